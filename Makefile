@@ -1,0 +1,80 @@
+# Each target sets up what it needs in .venv and is quick when nothing is missing.
+PYTHON ?= python3
+UV_VERSION = 0.13.8
+BIN = .venv/bin
+EXTRAS = .venv-extras/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help setup repro test test-extras results lint format bench chaos lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+repro: .venv/ready ## run the pipeline: from the table to models/final (dvc repro)
+	@python -m ops.mend && python -m ops.check && python -m dvc repro && python -m ops.show
+
+test: .venv/ready-dev ## run the tests
+	@python -m pytest -m "not extras"
+
+test-extras: .venv-extras/ready ## run the tests of the optional requirements: boosting, MLflow
+	@PATH="$(CURDIR)/$(EXTRAS):$$PATH" python -m pytest -m extras
+
+results: .venv/ready ## run all stages anew and compare with the committed results
+	@python .ci/check_results.py
+
+lint: .venv/ready-dev ## check style, YAML and file sizes, as the pre-commit hooks do
+	@python -m pre_commit run --all-files --show-diff-on-failure
+
+format: .venv/ready-dev ## write the code in the house's form
+	@ruff check --fix . && ruff format .
+
+setup: .venv/ready-dev ## set up the environment of a developer, with git hooks
+	@python -m pre_commit install --install-hooks
+
+bench: .venv/ready-dev ## measure speed; takes long, writes benchmarks/results.md
+	@python -m benchmarks.pipeline
+
+chaos: .venv/ready-dev ## kill runs at random moments and compare with a clean one; takes long
+	@python -m benchmarks.chaos_repro
+
+lock: .venv/bin/uv ## pin all requirements anew, so that every set fits every other
+	@uv pip compile $(LOCK) requirements-dev.in requirements-boost.in requirements-mlflow.in \
+		--output-file .venv/all.txt
+	@for name in requirements requirements-dev requirements-boost requirements-mlflow; do \
+		uv pip compile $(LOCK) $$name.in --constraints .venv/all.txt --output-file $$name.txt; done
+
+LOCK = --quiet --upgrade --universal --fork-strategy fewest \
+	--python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+INSTALL = uv pip install --quiet --compile-bytecode
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 to 3.13." \
+			"Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && \
+		echo "Installing Debian's python3-venv" && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes python3-venv >/dev/null; } || { \
+		echo "$(PYTHON) cannot make environments. On Debian: sudo apt-get install python3-venv"; exit 1; }
+	@echo "Setting up .venv, once"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/ready: requirements.txt | .venv/bin/uv
+	@$(INSTALL) --requirement requirements.txt
+	@touch $@
+
+.venv/ready-dev: requirements-dev.txt | .venv/bin/uv
+	@$(INSTALL) --requirement requirements-dev.txt
+	@touch $@ .venv/ready
+
+.venv-extras/ready: requirements-dev.txt requirements-boost.txt requirements-mlflow.txt | .venv/bin/uv
+	@uv venv --quiet --allow-existing .venv-extras
+	@$(INSTALL) --python $(EXTRAS)/python --requirement requirements-dev.txt \
+		--requirement requirements-boost.txt --requirement requirements-mlflow.txt
+	@touch $@
+
+clean: ## remove the environments; the data and models stay
+	@rm -rf .venv .venv-extras
