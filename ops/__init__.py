@@ -1,0 +1,1 @@
+"""Programs that people and schedulers start around the pipeline."""
