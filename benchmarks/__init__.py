@@ -1,0 +1,1 @@
+"""Measurements of this project's speed: `make bench` writes benchmarks/results.md."""
