@@ -21,8 +21,8 @@ from sklearn.model_selection import (
     HalvingGridSearchCV,
     ParameterGrid,
     RandomizedSearchCV,
-    cross_val_score,
 )
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -40,10 +40,11 @@ TRAIN_ROWS = Path("data/split/train.parquet")
 TUNED = Path("metrics/tune")  # a folder for each candidate
 HALVING_FROM_ROWS = 1000  # on fewer, a fit takes as long and the ranks are chance
 HALVING_FACTOR = 3  # a third of the combinations goes on, with three times the rows
+FINALISTS = 8  # one in so many of the grid's combinations is compared on all folds
 PARALLEL_FROM_S = 10.0  # starting worker processes costs about 3 s of CPU time, which must pay
 NINE_DIGITS = "{:.9g}"  # combinations that differ by less are equal, on every processor
 
-Search = GridSearchCV | RandomizedSearchCV | HalvingGridSearchCV
+Grid = dict[str, list] | list[dict[str, list]]
 
 
 def search(
@@ -66,54 +67,60 @@ def search(
         with joblib.parallel_config(
             "loky", n_jobs=n_jobs, inner_max_num_threads=1, initializer=end_with_dvc
         ):
-            found = make_search(pipeline, grid, tune, score, folds, seed).fit(X, y)
-            if tune.strategy != "halving":
-                return _best(found, score, tune.n_folds)
-            # one fold chose it; the table compares all of them
-            best = clone(pipeline).set_params(**found.best_params_)
-            fold_scores = cross_val_score(best, X, y, cv=folds, scoring=score.scoring)
-            return found.best_params_, score.natural(fold_scores)
+            options = {"scoring": score.scoring, "refit": False, "error_score": "raise"}
+            if tune.strategy == "halving":
+                grid = _finalists(pipeline, grid, X, y, seed, options)
+            found = _make_search(pipeline, grid, tune, seed, options | {"cv": folds}).fit(X, y)
+    return _best(found, score, tune.n_folds)
 
 
-def make_search(
-    pipeline: Pipeline, grid: dict, tune: Tune, score: Score, folds: list[tuple], seed: int
-) -> Search:
-    """Make scikit-learn's search of the strategy; nothing is refitted, `select` does that.
-
-    `folds` holds the positions of (train, test) rows.
-    """
-    options = {"scoring": score.scoring, "cv": folds, "refit": False, "error_score": "raise"}
-    if tune.strategy == "grid":
-        return GridSearchCV(pipeline, grid, **options)
+def _make_search(
+    pipeline: Pipeline, grid: Grid, tune: Tune, seed: int, options: dict[str, Any]
+) -> GridSearchCV | RandomizedSearchCV:
     if tune.strategy == "random":
         n_iter = min(tune.n_iter, len(ParameterGrid(grid)))
         return RandomizedSearchCV(pipeline, grid, n_iter=n_iter, random_state=seed, **options)
-    return HalvingGridSearchCV(
-        pipeline, grid, random_state=seed, **options | _halving(len(ParameterGrid(grid)), folds)
-    )
+    return GridSearchCV(pipeline, grid, **options)
 
 
-def _halving(n_combinations: int, folds: list[tuple]) -> dict[str, Any]:
-    """Let rounds of more and more rows rank by one fold; the best alone is scored on all folds.
+def _finalists(
+    pipeline: Pipeline, grid: Grid, X: np.ndarray, y: np.ndarray, seed: int, options: dict[str, Any]
+) -> list[dict]:
+    """Halve the grid by rounds of more and more rows; give the best, as a grid of their own.
 
-    Left to itself, scikit-learn takes all folds, and rounds of some 30 rows: on 1,000 rows that
-    costs more than the whole grid, and 30 neighbours are not to be found.
+    A round fits on one half of its rows and ranks on the other. Left to itself, scikit-learn takes
+    all folds, and rounds of some 30 rows: on 1,000 rows that costs more than the whole grid, and
+    30 neighbours are not to be found.
     """
-    n_rows = sum(map(len, folds[0]))
-    n_rounds = 1 + int(math.log(n_combinations, HALVING_FACTOR))
-    first_rows = max(HALVING_FROM_ROWS, n_rows // HALVING_FACTOR ** (n_rounds - 1))
-    return {
-        "cv": folds[:1],
-        "factor": HALVING_FACTOR,
-        "min_resources": min(first_rows, n_rows),
-    }
+    combinations = ParameterGrid(grid)
+    n_rounds = 1 + int(math.log(len(combinations), HALVING_FACTOR))
+    first_rows = max(HALVING_FROM_ROWS, len(X) // HALVING_FACTOR ** (n_rounds - 1))
+    found = HalvingGridSearchCV(
+        pipeline,
+        grid,
+        cv=list(make_folds(2, seed).split(X))[:1],
+        factor=HALVING_FACTOR,
+        min_resources=min(first_rows, len(X)),
+        random_state=seed,
+        **options,
+    ).fit(X, y)
+    results = found.cv_results_
+    last_round = np.flatnonzero(results["iter"] == found.n_iterations_ - 1)
+    ranked = last_round[np.argsort(-_means(found)[last_round], kind="stable")]
+    best = [results["params"][i] for i in ranked[: max(1, len(combinations) // FINALISTS)]]
+    in_order = [combination for combination in combinations if combination in best]
+    return [{key: [value] for key, value in each.items()} for each in in_order]
 
 
-def _best(found: Search, score: Score, n_folds: int) -> tuple[dict[str, Any], np.ndarray]:
+def _means(found: BaseSearchCV) -> np.ndarray:
+    """Give each combination's mean score, so rounded that rounding errors rank nothing."""
+    return np.array([float(NINE_DIGITS.format(m)) for m in found.cv_results_["mean_test_score"]])
+
+
+def _best(found: BaseSearchCV, score: Score, n_folds: int) -> tuple[dict[str, Any], np.ndarray]:
     """Take the first of the best combinations, with its scores."""
     results = found.cv_results_
-    means = [float(NINE_DIGITS.format(mean)) for mean in results["mean_test_score"]]
-    best = int(np.argmax(means))
+    best = int(np.argmax(_means(found)))
     scores = np.array([results[f"split{fold}_test_score"][best] for fold in range(n_folds)])
     return results["params"][best], score.natural(scores)
 
@@ -130,7 +137,7 @@ def _n_jobs(pipeline: Pipeline, grid: dict, X: np.ndarray, y: np.ndarray, tune: 
     n_fits = {
         "grid": len(combinations) * tune.n_folds,
         "random": min(tune.n_iter, len(combinations)) * tune.n_folds,
-        "halving": len(combinations) + tune.n_folds,
+        "halving": len(combinations) * (1 + tune.n_folds / FINALISTS),
     }[tune.strategy]
     return joblib.cpu_count() if seconds_per_fit * n_fits > PARALLEL_FROM_S else 1
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid
 from contract.figures import read_figures
 from contract.preprocessing import make_candidate
 from contract.rows import read_rows, to_arrays
-from contract.task import score_named
+from contract.task import score_named, standard_error
 from stages import tune
 from stages.start import StageError
 from tests.example import CONTRACT, make_params, make_rows, write_params
@@ -122,6 +122,29 @@ def test_combinations_that_differ_by_a_rounding_error_are_equal_and_the_first_wi
     to_the_last_bit = GridSearchCV(*pipeline_and_grid(params, "ridge"), cv=folds).fit(X, y)
     assert to_the_last_bit.best_index_ != 0
     assert best_of("ridge")["hyperparameters"] == {"alpha": 0.1}
+
+
+def test_halving_compares_an_eighth_of_the_grid_on_all_folds_and_scores_as_well(
+    parted, run_tune, monkeypatch
+):
+    compared, found_scores = [], []
+
+    class Watched(GridSearchCV):
+        def fit(self, X, y):
+            found = super().fit(X, y)
+            compared.append(found.cv_results_["params"])
+            return found
+
+    monkeypatch.setattr(tune, "GridSearchCV", Watched)
+    alphas = [float(alpha) for alpha in np.geomspace(1e-3, 1e6, 17)]
+    for strategy in ("grid", "halving"):
+        write_params({"tune.strategy": strategy, "models.ridge.grid": {"alpha": alphas}})
+        run_tune("ridge")
+        found_scores.append(np.array(best_of("ridge")["fold_scores"]))
+
+    assert [len(params) for params in compared] == [17, 2]
+    of_grid, of_halving = found_scores
+    assert of_grid.mean() - of_halving.mean() <= standard_error(of_grid)
 
 
 def test_search_looks_at_no_more_rows_than_allowed(parted, run_tune):
