@@ -54,6 +54,14 @@ class Interval(BaseModel, frozen=True, extra="forbid"):
     half_width: float
 
 
+class Confidence(BaseModel, frozen=True, extra="forbid"):
+    """Between which ends the main score lies with this probability, by resampled test rows."""
+
+    level: float
+    lower: float
+    upper: float
+
+
 class Manifest(BaseModel, frozen=True, extra="forbid"):
     """model.json: all that a server needs to know of the model."""
 
@@ -67,6 +75,7 @@ class Manifest(BaseModel, frozen=True, extra="forbid"):
     candidate: str
     score: str  # the main metric, a key of metrics
     metrics: dict[str, Any]  # as measured on the test rows
+    confidence: Confidence | None = None  # of the main score, where it could be measured
     test_rows_sha256: str  # the rows that the metrics were taken on
     libraries: dict[str, str]
 
@@ -99,8 +108,10 @@ def with_interval(
 ) -> Predictions:
     """Put an interval round each prediction, all of it inside the bounds where there are any."""
     y_pred = np.asarray(y_pred, dtype=np.float64).ravel()
-    ends = (y_pred, y_pred - half_width, y_pred + half_width)
-    return Predictions(*(end if bounds is None else np.clip(end, *bounds) for end in ends))
+    ends = np.array([y_pred, y_pred - half_width, y_pred + half_width])
+    if bounds is not None:
+        ends = np.minimum(np.maximum(ends, bounds[0]), bounds[1])  # np.clip takes longer for a row
+    return Predictions(*ends)
 
 
 def sha256(content: bytes) -> str:
@@ -190,6 +201,8 @@ def _read_verified(folder: Path, manifest: Manifest) -> bytes:
 
 
 def load_onnx(content: bytes) -> Predict:
+    # Its builds report to Microsoft, from a thread that hangs or aborts a forked child at its end.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # here, so that reading a manifest does not need it
 
     options = onnxruntime.SessionOptions()
@@ -201,7 +214,13 @@ def load_onnx(content: bytes) -> Predict:
 
 def load_skops(content: bytes) -> Predict:
     """Load a scikit-learn pipeline; raises ArtifactError if it holds types we do not trust."""
-    import skops.io
+    try:
+        import skops.io
+    except ModuleNotFoundError as error:
+        raise ArtifactError(
+            f"The model is stored as skops, and {error.name} is not installed. "
+            "Run: pip install -r serve/requirements-skops.txt"
+        ) from error
 
     trusted = [*TRUSTED_TYPES, *os.environ.get("TRUSTED_TYPES", "").split()]
     needed = set(skops.io.get_untrusted_types(data=content)) - set(trusted)

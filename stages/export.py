@@ -147,6 +147,7 @@ def main() -> None:
     slices = pd.read_csv(SLICES, keep_default_na=False, na_values=[""])  # a group may be "None"
     card = write_card(params.contract, evaluation, slices, comparison).encode()
     model = content_name("model", f".{model_format}", content)
+    confidence = evaluation["confidence"]
     manifest = make_manifest(
         {
             "format": model_format,
@@ -158,6 +159,7 @@ def main() -> None:
             "candidate": evaluation["candidate"],
             "score": evaluation["score"],
             "metrics": {key: value for key, value in evaluation.items() if type(value) is float},
+            "confidence": None if None in confidence.values() else confidence,
             "test_rows_sha256": TEST_ROWS_SHA256.read_text("utf-8").strip(),
             "libraries": {name: version(name) for name in LIBRARIES} | libraries_of(pipeline),
         }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.encoding import encode
+from contract.encoding import encode, row_encoder
 from contract.errors import ContractError
 from contract.features import Contract
 from tests.contract.strategies import contracts, rows_of
@@ -83,3 +83,14 @@ def test_unknown_category_is_refused_beside_a_gap():
 
 def test_no_rows_give_a_matrix_without_rows():
     assert encode({name: [] for name in CONTRACT.names()}, CONTRACT).shape == (0, 4)
+
+
+@given(data=st.data())
+def test_a_row_alone_is_encoded_as_in_a_table(data):
+    contract = data.draw(contracts())
+    row = data.draw(rows_of(contract))
+
+    X = row_encoder(contract)(row)
+
+    assert (X.shape, X.dtype) == ((1, len(contract.features)), np.float32)
+    np.testing.assert_array_equal(X, encode(columns_of([row], contract), contract))
