@@ -1,0 +1,536 @@
+"""The prediction log: all that it acknowledged is in its file, once, whatever happens."""
+
+import json
+import os
+import resource
+import signal
+import sqlite3
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract import prediction_log
+from contract.artifact import Predictions
+from contract.errors import ContractError
+from contract.prediction_log import LogError, PredictionLog
+
+# children do no more than append, and never wait for what another thread of ours held
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+NOBODY = 65534
+ROW = '{"area": 72.0, "heating": "gas"}'
+ABOUT = {"model": "0a1b2c3d4e5f", "source": "api", "request_id": "r-1", "latency_ms": 1.5}
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "predictions.db"
+
+
+@pytest.fixture
+def log(path) -> Iterator[PredictionLog]:
+    with closing(PredictionLog(path)) as log:
+        yield log
+
+
+@pytest.fixture
+def guarded_folder() -> Iterator[Path]:
+    """Give a folder of a user whom permissions bind, unlike root, and be that user."""
+    was = os.geteuid()
+    os.seteuid(NOBODY if was == 0 else was)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        Path(folder).chmod(0o700)
+    os.seteuid(was)
+
+
+def told(n_rows: int) -> Predictions:
+    y_pred = np.arange(n_rows, dtype=np.float64)
+    return Predictions(y_pred, y_pred - 10.5, y_pred + 10.5)
+
+
+def append(log: PredictionLog, n_rows: int = 1) -> list[str]:
+    return log.append([ROW] * n_rows, told(n_rows), **ABOUT)
+
+
+def select(path: Path, query: str) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def logged_ids(path: Path) -> list[str]:
+    return [row_id for (row_id,) in select(path, "SELECT id FROM predictions ORDER BY rowid")]
+
+
+def in_threads(n_threads: int, function: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=function) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def fork(function: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        function()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(1)
+
+
+def exit_code(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_row_is_in_the_file_when_append_returns(log, path):
+    before = datetime.now(UTC)
+
+    (row_id,) = append(log)
+
+    (row,) = select(path, "SELECT * FROM predictions")
+    assert row[0] == row_id
+    assert UUID(row_id).version == 7
+    assert row[2:] == ("0a1b2c3d4e5f", "api", "r-1", ROW, 0.0, -10.5, 10.5, 1.5)
+    time_logged = datetime.fromisoformat(row[1])
+    assert before - timedelta(milliseconds=1) <= time_logged <= datetime.now(UTC)
+    assert select(path, "SELECT julianday('now') - julianday(time) < 1 FROM predictions") == [(1,)]
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@settings(max_examples=40)
+@given(features=st.lists(TEXT, max_size=250), request_id=TEXT, data=st.data())
+def test_all_that_is_appended_comes_back(features, request_id, data):
+    numbers = st.floats(allow_nan=False)
+    y_pred = data.draw(st.lists(numbers, min_size=len(features), max_size=len(features)))
+    ends = np.array(y_pred, dtype=np.float64)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a log #1?.db")
+        with closing(PredictionLog(path)) as log:
+            about = ABOUT | {"request_id": request_id}
+            ids = log.append(features, Predictions(ends, ends, ends), **about)
+        rows = select(path, "SELECT id, features, prediction, request_id FROM predictions")
+
+    assert rows == list(zip(ids, features, y_pred, [request_id] * len(ids), strict=True))
+    assert len(set(ids)) == len(features)
+    assert sorted(ids) == ids
+
+
+def test_rejections_are_counted_by_field_and_rule(log, path):
+    log.reject("batch", {("area", "out_of_range"): 3, ("heating", "missing"): 1})
+
+    rows = select(path, "SELECT source, field, rule, count FROM rejections")
+    assert rows == [("batch", "area", "out_of_range", 3), ("batch", "heating", "missing", 1)]
+
+
+def test_rejections_that_cannot_be_counted_are_a_warning(path, caplog):
+    path.write_text("not a database " * 100)
+    with closing(PredictionLog(path)) as log:
+        log.reject("form", {("area", "missing"): 2})
+
+    assert "2 rejections are not counted" in caplog.text
+
+
+def test_only_its_owner_may_read_the_log(log, path):
+    append(log)
+
+    files = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_append_of_many_rows_is_one_commit_in_their_order(log, path):
+    ids = append(log, 2345)
+
+    assert logged_ids(path) == ids
+
+
+def test_threads_share_commits_and_lose_nothing(path):
+    ids = []
+    with closing(PredictionLog(path, sync_full=True)) as log:  # slow enough for them to meet
+        in_threads(8, lambda: ids.extend(row for _ in range(100) for row in append(log)))
+
+    assert sorted(logged_ids(path)) == sorted(ids)
+    assert len(set(ids)) == 800
+
+
+def test_no_transaction_grows_beyond_what_others_can_wait_for(log, path, monkeypatch):
+    sizes, write = [], log._write
+
+    def spy(group):
+        sizes.append([len(rows.own) for rows in group])
+        write(group)
+
+    monkeypatch.setattr(log, "_write", spy)
+    threads = [threading.Thread(target=append, args=(log, n)) for n in (1, 4000, 4000, 4000)]
+    with log._pen:  # the first waits for it, the others behind the first
+        threads[0].start()
+        wait_for(lambda: log._waiting and log._waiting[0].taken)
+        for thread in threads[1:]:
+            thread.start()
+        wait_for(lambda: len(log._waiting) == 4)
+    for thread in threads:
+        thread.join()
+
+    assert sizes == [[1], [4000, 4000], [4000]]
+    assert len(logged_ids(path)) == 12_001
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+
+
+def test_bad_value_of_one_thread_costs_the_others_nothing(log, path):
+    outcomes = {}
+
+    def append_text(text: str) -> None:
+        try:
+            outcomes[text] = log.append([text], told(1), **ABOUT)
+        except LogError as error:
+            outcomes[text] = str(error)
+
+    texts = ["a", "\ud800", "b"]
+    with log._pen:
+        threads = [threading.Thread(target=append_text, args=(text,)) for text in texts]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(log._waiting) == 3)
+    for thread in threads:
+        thread.join()
+
+    assert "One of the values" in outcomes["\ud800"]
+    assert sorted(logged_ids(path)) == sorted(outcomes["a"] + outcomes["b"])
+
+
+def test_thread_that_is_interrupted_while_it_waits_holds_up_nobody(log, path):
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    thread = threading.Thread(target=append, args=(log,))
+    was = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with log._pen:
+            thread.start()
+            wait_for(lambda: len(log._waiting) == 1)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(KeyboardInterrupt):
+                append(log)
+    finally:
+        signal.signal(signal.SIGALRM, was)
+    thread.join()
+    append(log)
+
+    assert len(logged_ids(path)) == 2
+
+
+def test_processes_with_threads_make_the_file_and_append_at_once(path):
+    acknowledged = path.with_suffix(".ids")
+    start = time.monotonic() + 0.3
+
+    def work() -> None:
+        log, ids = PredictionLog(path), []
+        time.sleep(max(start - time.monotonic(), 0))
+        in_threads(4, lambda: ids.extend(row for _ in range(25) for row in append(log)))
+        log.close()
+        with acknowledged.open("a") as file:
+            file.write("".join(f"{row_id}\n" for row_id in ids))
+
+    assert [exit_code(pid) for pid in [fork(work) for _ in range(8)]] == [0] * 8
+    ids = acknowledged.read_text().split()
+    assert len(set(ids)) == 800
+    assert sorted(logged_ids(path)) == sorted(ids)
+
+
+def test_many_processes_may_make_the_file_at_the_same_moment(tmp_path):
+    for attempt in range(6):
+        path, start = tmp_path / f"{attempt}.db", time.monotonic() + 0.05
+
+        def work(path: Path = path, start: float = start) -> None:
+            time.sleep(max(0, start - time.monotonic()))
+            append(PredictionLog(path))
+
+        assert [exit_code(pid) for pid in [fork(work) for _ in range(8)]] == [0] * 8
+        assert len(logged_ids(path)) == 8
+
+
+def test_killed_process_leaves_all_that_it_acknowledged_once(path, monkeypatch):
+    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 50)  # killed in checkpoints, too
+    acknowledged = path.with_suffix(".ids")
+
+    def work() -> None:
+        log = PredictionLog(path)
+        with acknowledged.open("ab", buffering=0) as file:
+
+            def append_on() -> None:
+                while True:
+                    ids = append(log, 2)
+                    file.write("".join(f"{row_id}\n" for row_id in ids).encode())
+
+            in_threads(3, append_on)
+
+    for life_s in (0.02, 0.1, 0.15, 0.2, 0.25, 0.3):
+        pids = [fork(work), fork(work)]
+        time.sleep(life_s)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert [exit_code(pid) for pid in pids] == [-signal.SIGKILL] * 2
+
+    logged, ids = logged_ids(path), acknowledged.read_text().split()
+    assert len(ids) > 100
+    assert len(set(logged)) == len(logged)
+    assert set(ids) <= set(logged)
+    assert len(logged) % 2 == 0  # no append of two was halved
+    assert select(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_fork_takes_no_open_file_along_and_both_sides_go_on(log, path):
+    append(log)
+    stop = threading.Event()
+
+    def append_on() -> None:
+        while not stop.is_set():
+            append(log)
+
+    def work() -> None:
+        assert str(path) not in Path("/proc/self/maps").read_text()  # where SQLite keeps its locks
+        in_threads(2, lambda: [append(log) for _ in range(20)])
+        log.close()
+
+    thread = threading.Thread(target=append_on)
+    thread.start()
+    pids = [fork(work) for _ in range(5)]
+    codes = [exit_code(pid) for pid in pids]
+    stop.set()
+    thread.join()
+
+    assert codes == [0] * 5
+    assert len(logged_ids(path)) > 200
+
+
+def test_close_leaves_no_append_waiting(path):
+    for _ in range(10):
+        log, ids, errors = PredictionLog(path), [], []
+
+        def append_on(log=log, ids=ids, errors=errors) -> None:
+            try:
+                while True:
+                    ids.extend(append(log))
+            except LogError as closed:
+                errors.append(str(closed))
+
+        threads = [threading.Thread(target=append_on) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+        log.close()
+        for thread in threads:
+            thread.join(timeout=10)
+
+        assert [error for error in errors if "the log is closed" not in error] == []
+        assert len(errors) == 6
+        assert set(ids) <= set(logged_ids(path))
+
+
+def test_wal_is_begun_anew_although_threads_never_pause(log, path, monkeypatch):
+    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 30)
+    monkeypatch.setattr(prediction_log, "LONG_WAL_PAGES", 60)
+    wal, stop = path.with_name(f"{path.name}-wal"), threading.Event()
+    append(log)
+
+    def append_on() -> None:
+        while not stop.is_set():
+            append(log)
+
+    def n_beginnings() -> int:
+        """Read it from the WAL's header; see sqlite.org/fileformat2.html, the WAL file format."""
+        return int.from_bytes(wal.read_bytes()[12:16])
+
+    threads = [threading.Thread(target=append_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: n_beginnings() >= 3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_batch_of_another_process_lets_single_rows_through(path):
+    def work() -> None:
+        log = PredictionLog(path)
+        while True:
+            append(log, 10_000)
+
+    pid, waits = fork(work), []
+    wait_for(lambda: path.exists() and path.stat().st_size > 0)
+    with closing(PredictionLog(path)) as log:
+        for _ in range(20):
+            start = time.perf_counter()
+            append(log)
+            waits.append(time.perf_counter() - start)
+    os.kill(pid, signal.SIGKILL)
+    exit_code(pid)
+
+    assert sorted(waits)[10] < 0.3  # 0.02 on cores of our own
+
+
+def test_error_is_one_of_the_contract():
+    assert issubclass(LogError, ContractError)
+
+
+def test_missing_folders_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "predictions.db"
+    with closing(PredictionLog(path)) as log:
+        append(log)
+
+    assert len(logged_ids(path)) == 1
+
+
+def test_folder_that_cannot_be_written_is_named_and_tried_again(guarded_folder):
+    path = guarded_folder / "predictions.db"
+    guarded_folder.chmod(0o500)
+    with closing(PredictionLog(path)) as log:
+        with pytest.raises(LogError, match=r"predictions\.db: nothing was logged.*writable"):
+            append(log)
+        guarded_folder.chmod(0o700)
+        ids = append(log)
+
+    assert logged_ids(path) == ids
+
+
+def test_folder_that_was_made_read_only_since_is_named_and_tried_again(guarded_folder):
+    path = guarded_folder / "predictions.db"
+    with closing(PredictionLog(path)) as log:
+        first = append(log)
+    path.chmod(0o400)
+    guarded_folder.chmod(0o500)
+    with closing(PredictionLog(path)) as log:
+        with pytest.raises(LogError, match="writable"):
+            append(log)
+        guarded_folder.chmod(0o700)
+        path.chmod(0o600)
+        ids = append(log)
+
+    assert logged_ids(path) == first + ids
+
+
+def test_full_disk_is_named_halves_nothing_and_the_log_goes_on_afterwards(path):
+    def work() -> None:
+        log, ids, n_errors = PredictionLog(path), [], 0
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        while n_errors < 5:
+            try:
+                ids += append(log, 7)
+            except LogError as error:
+                assert "space" in str(error)
+                n_errors += 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        ids += append(log, 1000)
+        assert logged_ids(path) == ids
+        assert len(ids) > 1000
+
+    assert exit_code(fork(work)) == 0
+
+
+@pytest.mark.parametrize("content", [b"a, b\n1, 2\n" * 200, b"SQLite format 3\0" + b"\7" * 5000])
+def test_file_of_another_program_is_left_as_it_is(log, path, content):
+    path.write_bytes(content)
+
+    with pytest.raises(LogError, match="move the file aside"):
+        append(log)
+
+    assert path.read_bytes() == content
+    path.unlink()
+    assert append(log) == logged_ids(path)
+
+
+@pytest.mark.parametrize(
+    "table", ["predictions (id INTEGER, flat TEXT)", "flats (id INTEGER, rent REAL)"]
+)
+def test_database_of_another_program_is_left_as_it_is(log, path, table):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+    content = path.read_bytes()
+
+    with pytest.raises(LogError, match=rf"has the tables {table.split()[0]},.* another path"):
+        append(log)
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_log_is_named_and_a_new_one_is_begun_in_its_place(path, share):
+    with closing(PredictionLog(path)) as log:
+        append(log, 1000)
+    os.truncate(path, int(path.stat().st_size * share))
+
+    with closing(PredictionLog(path)) as log:
+        with pytest.raises(LogError, match="The file is damaged: move it aside"):
+            append(log)
+        path.rename(path.with_suffix(".damaged"))
+        ids = append(log)
+
+    assert logged_ids(path) == ids
+
+
+def test_path_that_is_a_folder_is_an_error(tmp_path):
+    with closing(PredictionLog(tmp_path)) as log, pytest.raises(LogError, match="another path"):
+        append(log)
+
+
+def test_file_that_is_taken_away_is_begun_anew(log, path):
+    append(log)
+    for file in path.parent.iterdir():
+        file.unlink()
+
+    assert append(log) == logged_ids(path)
+
+
+def test_file_that_another_program_holds_is_waited_for_in_vain_but_not_for_ever(
+    log, path, monkeypatch
+):
+    append(log)
+    monkeypatch.setattr(prediction_log, "BUSY_S", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LogError, match="Another program has held the file"):
+            append(log)
+        other.execute("COMMIT")
+        append(log)
+
+    assert len(logged_ids(path)) == 2
+
+
+def test_full_synchronisation_is_what_the_argument_asks_for(path):
+    for sync_full, level in ((False, 1), (True, 2)):
+        with closing(PredictionLog(path, sync_full=sync_full)) as log:
+            append(log)
+            assert log._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+def test_features_stay_json_that_sqlite_can_look_into(log, path):
+    log.append([json.dumps({"area": 72.5})], told(1), **ABOUT)
+
+    assert select(path, "SELECT json_extract(features, '$.area') FROM predictions") == [(72.5,)]
