@@ -3,19 +3,25 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 BIN = .venv/bin
 EXTRAS = .venv-extras/bin
+SERVE = .venv-serve/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help setup repro test test-extras results lint format bench chaos lock clean
+.PHONY: help setup repro serve test test-extras results lint format bench bench-peers chaos lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-repro: .venv/ready ## run the pipeline: from the table to models/final (dvc repro)
+repro: .venv/ready .venv-serve/ready ## run the pipeline: from the table to models/final (dvc repro)
 	@python -m ops.mend && python -m ops.check && python -m dvc repro && python -m ops.show
 
-test: .venv/ready-dev ## run the tests
+serve: .venv-serve/ready ## answer predictions on http://127.0.0.1:8080 from models/final
+	@if grep -qs '"format": "skops"' models/final/model.json; then \
+		$(INSTALL) --python $(SERVE)/python --requirement serve/requirements-skops.txt; fi
+	@$(SERVE)/python -m gunicorn --config python:serve.gunicorn_conf
+
+test: .venv/ready-dev .venv/chromium ## run the tests
 	@python -m pytest -m "not extras"
 
 test-extras: .venv-extras/ready ## run the tests of the optional requirements: boosting, MLflow
@@ -34,15 +40,19 @@ setup: .venv/ready-dev ## set up the environment of a developer, with git hooks
 	@python -m pre_commit install --install-hooks
 
 bench: .venv/ready-dev ## measure speed; takes long, writes benchmarks/results.md
-	@python -m benchmarks.pipeline
+	@python -m benchmarks
+
+bench-peers: .venv/ready-dev ## measure MLflow's and BentoML's servers beside ours; installs them
+	@python -m benchmarks --only peers
 
 chaos: .venv/ready-dev ## kill runs at random moments and compare with a clean one; takes long
 	@python -m benchmarks.chaos_repro
 
 lock: .venv/bin/uv ## pin all requirements anew, so that every set fits every other
 	@uv pip compile $(LOCK) requirements-dev.in requirements-boost.in requirements-mlflow.in \
-		--output-file .venv/all.txt
-	@for name in requirements requirements-dev requirements-boost requirements-mlflow; do \
+		serve/requirements-skops.in --output-file .venv/all.txt
+	@for name in requirements requirements-dev requirements-boost requirements-mlflow \
+		serve/requirements serve/requirements-skops; do \
 		uv pip compile $(LOCK) $$name.in --constraints .venv/all.txt --output-file $$name.txt; done
 
 LOCK = --quiet --upgrade --universal --fork-strategy fewest \
@@ -70,6 +80,20 @@ INSTALL = uv pip install --quiet --compile-bytecode
 	@$(INSTALL) --requirement requirements-dev.txt
 	@touch $@ .venv/ready
 
+# all that a server of a model needs, and nothing of the pipeline
+.venv-serve/ready: serve/requirements.txt | .venv/bin/uv
+	@uv venv --quiet --allow-existing .venv-serve
+	@$(INSTALL) --python $(SERVE)/python --requirement serve/requirements.txt
+	@touch $@
+
+# the tests of the pages drive a real browser
+.venv/chromium: | .venv/bin/uv
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
+		echo "Installing Debian's chromium" && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes chromium >/dev/null; } || { \
+		echo "The tests need Chromium. On Debian: sudo apt-get install chromium"; exit 1; }
+	@touch $@
+
 .venv-extras/ready: requirements-dev.txt requirements-boost.txt requirements-mlflow.txt | .venv/bin/uv
 	@uv venv --quiet --allow-existing .venv-extras
 	@$(INSTALL) --python $(EXTRAS)/python --requirement requirements-dev.txt \
@@ -77,4 +101,4 @@ INSTALL = uv pip install --quiet --compile-bytecode
 	@touch $@
 
 clean: ## remove the environments; the data and models stay
-	@rm -rf .venv .venv-extras
+	@rm -rf .venv .venv-extras .venv-serve

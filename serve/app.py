@@ -1,0 +1,81 @@
+"""Put the server together: settings, model, log, routes and what every request passes."""
+
+from dataclasses import dataclass, field
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from contract.errors import ContractError
+from contract.prediction_log import PredictionLog
+from serve.errors import ServeError, answer_errors
+from serve.limits import LimitBody, turn_away
+from serve.metrics import Metrics
+from serve.observe import begin, end
+from serve.pages import prepare_pages
+from serve.routes import routes
+from serve.safety import Guard, SafeHeaders, public
+from serve.serving import Serving
+from serve.settings import Settings, read_settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes work with."""
+
+    settings: Settings
+    serving: Serving
+    log: PredictionLog | None  # None: PREDICTION_LOG=off
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def start(self) -> None:
+        """Begin what needs threads; called in each worker, after the fork."""
+        self.serving.follow(self.settings.model_poll_s)
+
+    def close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Load the model and make the app; raises ArtifactError if there is no whole model.
+
+    Starts no thread and opens no log, so that gunicorn may fork afterwards; each worker then calls
+    `app.extensions["serve"].start()`.
+    """
+    settings = settings or read_settings(Settings)
+    metrics = Metrics()
+    log = settings.log_path and PredictionLog(
+        settings.log_path, sync_full=settings.prediction_log_sync == "full"
+    )
+    app = Flask(__name__)
+    app.extensions["serve"] = Parts(settings, Serving(settings.model_folder, metrics), log, metrics)
+    app.json.sort_keys = False
+    app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_json_bytes
+    app.config["MAX_FORM_PARTS"] = settings.max_columns
+    prepare_pages(app)
+    answer_errors(app)
+    app.register_blueprint(routes)
+    public(app.view_functions["static"])
+    guard = Guard(app, settings)
+
+    @app.before_request
+    def receive() -> None:
+        begin()
+        turn_away()
+        guard()
+
+    app.after_request(end)
+    app.wsgi_app = SafeHeaders(LimitBody(app.wsgi_app, settings.max_upload_bytes))
+    if settings.trusted_proxies:
+        n = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)
+    return app
+
+
+def wsgi() -> Flask:
+    """Make the app for gunicorn; what stands in the way is told in one sentence, no traceback."""
+    try:
+        return create_app()
+    except (ContractError, ServeError) as error:
+        raise SystemExit(f"The server cannot start: {error}") from error

@@ -1,0 +1,108 @@
+"""How gunicorn runs the app: `gunicorn --config python:serve.gunicorn_conf`.
+
+gunicorn reads the names below; what differs between places of service comes from the environment.
+"""
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+
+from flask import Flask
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from serve.errors import ServeError
+from serve.logs import JsonLines, log_to_stderr
+from serve.settings import Place, Settings, read_settings
+from serve.worker import Worker
+
+
+def expect_free(host: str, port: int) -> None:
+    """Raise ServeError if nobody can listen there; gunicorn would try for five seconds."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(
+                f"Cannot listen on {host}, port {port}: {error.strerror}. Set HOST and PORT."
+            ) from error
+
+
+def make_app() -> Flask:
+    """Make the app before gunicorn forks; what stands in the way ends it with one sentence."""
+    if "GUNICORN_FD" not in os.environ:  # else a running gunicorn hands its sockets to this one
+        try:
+            expect_free(place.host, place.port)
+        except ServeError as error:
+            raise SystemExit(str(error)) from error
+    count_across_workers()
+    log_to_stderr(settings.log_level)
+    from serve.app import wsgi  # not before prometheus_client can see where to count
+
+    return wsgi()
+
+
+def count_across_workers() -> None:
+    """Give prometheus_client a folder for the counts of all workers while this process lives."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        return
+    folder, master = tempfile.mkdtemp(prefix="serve-metrics-"), os.getpid()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    atexit.register(lambda: os.getpid() == master and shutil.rmtree(folder, ignore_errors=True))
+
+
+class JsonLog(Logger):
+    """gunicorn's own messages, as the app's: one JSON object a line."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(JsonLines())
+
+
+settings, place = read_settings(Settings), read_settings(Place)
+
+# from here on gunicorn's settings
+wsgi_app = "serve.gunicorn_conf:make_app()"
+bind = f"[{place.host}]:{place.port}" if ":" in place.host else f"{place.host}:{place.port}"
+workers = place.workers
+threads = place.threads
+worker_class = "serve.worker.Worker"
+worker_connections = 512  # in each worker; with uploads and logs below 1024 open files
+preload_app = True  # the workers share the model's memory
+keepalive = place.keep_alive_s
+graceful_timeout = place.graceful_s
+timeout = 60  # the main loop never takes long; a machine that hangs may
+logger_class = JsonLog
+loglevel = settings.log_level.lower()
+control_socket_disable = True
+
+
+def post_fork(_: Arbiter, worker: Worker) -> None:
+    worker.n_queued = place.queue
+    worker.max_body_bytes = settings.max_upload_bytes
+    worker.patience_s = place.patience_s
+
+
+def post_worker_init(worker: Worker) -> None:
+    parts = worker.app.wsgi().extensions.get("serve")
+    if parts is not None:
+        parts.start()
+
+
+def worker_exit(_: Arbiter, worker: Worker) -> None:
+    parts = worker.app.wsgi().extensions.get("serve")
+    if parts is not None:
+        parts.close()
+
+
+def child_exit(_: Arbiter, worker: Worker) -> None:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client.multiprocess import mark_process_dead  # see make_app
+
+        mark_process_dead(worker.pid)

@@ -1,0 +1,85 @@
+"""What Prometheus asks for, summed over all worker processes."""
+
+import os
+from functools import cache
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+
+
+class Metrics:
+    """Counts of one server. With PROMETHEUS_MULTIPROC_DIR set, of all its workers together."""
+
+    def __init__(self) -> None:
+        self._own = CollectorRegistry()
+        requests = Counter(
+            "requests_total",
+            "Requests answered",
+            ["route", "method", "status"],
+            registry=self._own,
+        )
+        latency = Histogram(
+            "request_seconds",
+            "Time from the whole request to its answer",
+            ["route"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._own,
+        )
+        rows = Counter("predicted_rows_total", "Rows predicted", ["source"], registry=self._own)
+        problems = Counter(
+            "rejected_values_total",
+            "Values outside the contract",
+            ["source", "rule"],
+            registry=self._own,
+        )
+        self._model = Gauge(
+            "model_in_service",
+            "Workers that serve this version",
+            ["version"],
+            registry=self._own,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Gauge(
+            "model_refused",
+            "Workers that refuse the artifact on disk",
+            registry=self._own,
+            multiprocess_mode="livesum",
+        )
+        # looking up a label costs more than counting
+        self._requests, self._latency = cache(requests.labels), cache(latency.labels)
+        self._rows, self._problems = cache(rows.labels), cache(problems.labels)
+        self._version = ""
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests(route, method, str(status)).inc()
+        self._latency(route).observe(seconds)
+
+    def count_rows(self, source: str, n_rows: int) -> None:
+        self._rows(source).inc(n_rows)
+
+    def count_problems(self, source: str, rule: str, n: int) -> None:
+        self._problems(source, rule).inc(n)
+
+    def show_model(self, version: str, is_refused: bool) -> None:
+        """Tell which version this worker serves."""
+        if version != self._version:
+            if self._version:
+                self._model.labels(self._version).set(0)
+            self._model.labels(version).set(1)
+            self._version = version
+        self._refused.set(is_refused)
+
+    def text(self) -> bytes:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._own)
+        of_all = CollectorRegistry()
+        MultiProcessCollector(of_all)
+        return generate_latest(of_all)

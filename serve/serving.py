@@ -1,0 +1,127 @@
+"""The model in service, and how a new one takes its place while requests go on."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contract.artifact import MANIFEST, ArtifactError, Model, load_model
+from contract.encoding import row_encoder
+from contract.features import Contract, Feature
+from serve.check import Check
+from serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 60.0  # until an artifact that was refused is looked at again
+
+
+@dataclass(frozen=True)
+class InService:
+    """A loaded model with what follows from its contract; a request takes one and keeps it."""
+
+    model: Model
+    check: Check
+    encode_row: Callable[[Mapping[str, Any]], np.ndarray]
+
+    @property
+    def version(self) -> str:
+        return self.model.manifest.version
+
+    @property
+    def contract(self) -> Contract:
+        return self.model.manifest.contract
+
+
+def load(folder: Path) -> InService:
+    """Load what lies in the folder; raises ArtifactError if it is not whole."""
+    model = load_model(folder)
+    contract = model.manifest.contract
+    return InService(model, Check(contract), row_encoder(contract))
+
+
+def run_canary(found: InService) -> None:
+    """Predict one row of the contract; raises ArtifactError unless a number comes back."""
+    row = {feature.name: _any_value(feature) for feature in found.contract.features}
+    told = found.model.predict(found.encode_row(row))
+    if told.prediction.shape != (1,) or not np.isfinite(told.prediction).all():
+        raise ArtifactError(
+            f"Model {found.version} predicts {told.prediction} for {row}, expected one number."
+        )
+
+
+def _any_value(feature: Feature) -> Any:
+    return feature.categories[0] if feature.range is None else feature.range[0]
+
+
+class Serving:
+    """Holds the model in service and follows the folder; a bad artifact there changes nothing."""
+
+    def __init__(self, folder: Path, metrics: Metrics):
+        """Load the model, or raise ArtifactError.
+
+        No prediction yet: this runs before gunicorn forks, and the threads that scikit-learn
+        starts for its first prediction would be missing in the child, which then hangs.
+        """
+        self.current = load(folder)
+        self.problem = ""  # why the artifact on disk is not in service
+        self._folder = folder
+        self._metrics = metrics
+        self._seen: tuple[int, ...] | None = None
+        self._proven = False
+        self._n_refused = 0
+        self._look_again_s = 0.0
+
+    def follow(self, every_s: float) -> None:
+        """Look at the folder now and from now on; called in each worker after the fork."""
+        self.look()
+        threading.Thread(target=self._watch, args=(every_s,), name="model", daemon=True).start()
+
+    def _watch(self, every_s: float) -> None:
+        while True:
+            time.sleep(every_s)
+            self.look()
+
+    def look(self) -> None:
+        """Take the model on disk into service if it is a new one, whole, and predicts."""
+        seen = _signature(self._folder / MANIFEST)
+        if seen is None or (seen == self._seen and time.monotonic() < self._look_again_s):
+            return  # a folder without a manifest is being written
+        if seen != self._seen:
+            self._n_refused = 0
+        self._seen = seen
+        try:
+            self._take(load(self._folder))
+        except Exception as error:  # noqa: BLE001, whatever is wrong with it, the old model stays
+            self._refuse(error)
+        else:
+            self.problem, self._look_again_s = "", float("inf")
+        self._metrics.show_model(self.current.version, is_refused=bool(self.problem))
+
+    def _take(self, found: InService) -> None:
+        if self._proven and found.version == self.current.version:
+            return
+        run_canary(found)
+        if found.version != self.current.version:
+            logger.info("model %s takes the place of %s", found.version, self.current.version)
+        self.current, self._proven = found, True
+
+    def _refuse(self, error: Exception) -> None:
+        pause_s = min(2.0**self._n_refused, LONGEST_PAUSE_S)
+        self._n_refused += 1
+        self._look_again_s = time.monotonic() + pause_s
+        self.problem = f"{type(error).__name__}: {error}"
+        logger.error("model %s stays: %s", self.current.version, self.problem)
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

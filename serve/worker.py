@@ -1,0 +1,273 @@
+"""gunicorn's threaded worker, so changed that slow clients and a rush stop nobody else.
+
+gunicorn gives a thread to a connection before its request has come, so that a few dozen clients
+that send slowly hold all threads, and `/health` with them. Here the main loop collects each request
+without blocking, and a thread is asked only once all of it is there. There are four lanes:
+
+    vital      /health, /ready, /metrics: own threads, never behind anything else
+    requests   all others; when more than `n_queued` wait, the next is turned away
+    uploads    bodies above 64 KiB, which wait in files; a place is taken at the first byte
+    lobby      one thread that lets the app answer what is turned away: see limits.turn_away
+
+Written for the version of gunicorn in requirements.txt, plain HTTP/1.1; TLS is a proxy's business.
+"""
+
+import io
+import selectors
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from serve.connection import Connection, Lane
+from serve.incoming import SMALL_BYTES, Incoming, RefusedError
+from serve.limits import REFUSED
+
+VITAL = {"/health", "/ready", "/metrics"}
+N_VITAL_THREADS = 2
+N_UPLOAD_THREADS = 4
+N_UPLOADS = 32  # that come in, wait or are worked on, in one worker
+
+READ_BYTES = 64 * 2**10
+MIN_BYTES_PER_S = 16 * 2**10  # at this pace a large body may take longer than `patience_s`
+SEND_S = 60  # for one piece of an answer to be taken by its client
+ANSWER_BYTES = 512 * 2**10  # asked of the kernel, so that most answers wait there, not in a thread
+LINGER_S = 5  # in which a client that still sends may read why it was turned away
+STOP_S = 1  # in which a connection without a request may still bring one after SIGTERM
+SWEEP_S = 0.5
+N_BACKLOG = 2048  # connections that the kernel may hold for us
+
+
+class Worker(ThreadWorker):
+    """Collects requests in the main loop, and answers them in threads."""
+
+    n_queued = 64  # these three are set by gunicorn_conf
+    max_body_bytes = 500 * 2**20
+    patience_s = 10.0  # from the first byte of a request to its last
+
+    def init_process(self) -> None:
+        for listener in self.sockets:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BYTES)
+        self.waiting: set[Connection] = set()  # those that are in the poller
+        self.of_thread = threading.local()
+        self.next_sweep_s = 0.0
+        self.requests = Lane("requests", self.cfg.threads, self.cfg.threads + self.n_queued)
+        self.vital = Lane("vital", N_VITAL_THREADS)
+        self.uploads = Lane("uploads", N_UPLOAD_THREADS, N_UPLOADS)
+        self.lobby = Lane("lobby", 1)
+        super().init_process()
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        return self.requests.pool
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        app = self.wsgi
+
+        def with_refusal(environ: dict[str, Any], start_response: Any) -> Any:
+            environ[REFUSED] = self.of_thread.refused
+            return app(environ, start_response)
+
+        self.wsgi = with_refusal
+
+    # what the main loop does
+
+    def accept(self, listener: Any) -> bool:
+        """Take one connection, if there is one."""
+        try:
+            sock, client = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:  # no file handles left, or the client has gone already
+            self.log.warning("cannot accept a connection: %s", error)
+            time.sleep(0.05)
+            return False
+        sock.settimeout(SEND_S)
+        self.nr_conns += 1
+        incoming = Incoming(self.cfg, client, self.max_body_bytes)
+        conn = Connection(sock, client, listener.getsockname(), incoming)
+        conn.deadline_s += self.patience_s
+        self.wait(conn)
+        return True
+
+    def wait(self, conn: Connection) -> None:
+        """Let the poller tell when more comes from this client."""
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_readable, conn))
+        self.waiting.add(conn)
+
+    def unwait(self, conn: Connection) -> None:
+        self.waiting.remove(conn)
+        self.poller.unregister(conn.sock)
+
+    def on_readable(self, conn: Connection, sock: socket.socket) -> None:
+        if conn not in self.waiting:
+            return  # closed by an earlier event of the same round
+        data = conn.read(READ_BYTES)
+        if data is None:
+            return
+        if not data:
+            self.drop(conn)
+        elif not conn.is_leaving:
+            self.receive(conn, data)
+
+    def receive(self, conn: Connection, data: bytes) -> None:
+        """Go on with a request; what is wrong with it concerns this connection alone."""
+        if not conn.has_begun():
+            conn.began_s = time.monotonic()
+        conn.incoming.received += data
+        try:
+            self.advance(conn)
+        except RefusedError as error:
+            self.refuse(conn, error.status, str(error))
+        except OSError as error:  # of the file that takes a large body
+            self.log.error("cannot store an upload: %s", error)
+            self.refuse(conn, 503, "it cannot be stored")
+        except Exception:  # a worker that dies of one client stops all the others
+            self.log.exception("cannot read what %s sent", conn.client)
+            self.drop(conn)
+
+    def advance(self, conn: Connection) -> None:
+        incoming = conn.incoming
+        is_whole = incoming.advance()
+        if incoming.body and conn.lane is None and incoming.body.n_bytes > SMALL_BYTES:
+            if not self.uploads.n_free:
+                raise RefusedError(503, "too many uploads")
+            conn.enter(self.uploads)
+        if is_whole:
+            self.unwait(conn)
+            self.admit(conn)
+            return
+        if incoming.awaits_continue:
+            incoming.awaits_continue = False
+            conn.say(b"HTTP/1.1 100 Continue\r\n\r\n")
+        n_bytes = incoming.body.n_bytes - incoming.body.n_missing if incoming.body else 0
+        conn.deadline_s = conn.began_s + self.patience_s + n_bytes / MIN_BYTES_PER_S
+
+    def admit(self, conn: Connection) -> None:
+        """Give a whole request to the threads that are there for it."""
+        request, lane = conn.incoming.finish(), conn.lane
+        if lane is None and request.path in VITAL:
+            lane = conn.enter(self.vital)
+        elif lane is None and self.requests.n_free:
+            lane = conn.enter(self.requests)
+        elif lane is None:
+            conn.refused = 503
+            lane = conn.enter(self.lobby)
+        lane.pool.submit(self.work, conn)
+
+    def refuse(self, conn: Connection, status: int, why: str) -> None:
+        """Turn away what has not come as a whole; the connection ends with it."""
+        self.unwait(conn)
+        conn.leave()
+        request = conn.incoming.request
+        if request is None:
+            self.log.info("no request from %s: %s", conn.client[0], why)
+            conn.say_error(status, why)
+            self.linger(conn)
+            return
+        conn.refused, request.body = status, io.BytesIO()
+        request.force_close()
+        conn.enter(self.lobby).pool.submit(self.work, conn)
+
+    def finish(self, conn: Connection, keep: bool) -> None:
+        """Take the connection back from a thread."""
+        conn.leave()
+        conn.refused = 0
+        conn.incoming.forget()
+        if not keep:
+            self.linger(conn)
+            return
+        conn.began_s = time.monotonic()
+        conn.deadline_s = conn.began_s + (self.cfg.keepalive if self.alive else STOP_S)
+        self.wait(conn)
+        if conn.incoming.received:
+            self.receive(conn, b"")
+
+    def linger(self, conn: Connection) -> None:
+        """Let the client read its last answer; closed at once, it might see a reset instead."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.drop(conn)
+            return
+        conn.is_leaving = True
+        conn.deadline_s = time.monotonic() + (LINGER_S if self.alive else STOP_S)
+        self.wait(conn)
+
+    def drop(self, conn: Connection) -> None:
+        if conn in self.waiting:
+            self.unwait(conn)
+        conn.leave()
+        conn.incoming.forget()
+        conn.sock.close()
+        self.nr_conns -= 1
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        super().wait_for_and_dispatch_events(min(timeout, SWEEP_S))
+        if self.nr_conns >= self.worker_connections:
+            self.make_room()
+        now_s = time.monotonic()
+        if now_s >= self.next_sweep_s:
+            self.next_sweep_s = now_s + SWEEP_S
+            self.sweep(now_s)
+
+    def sweep(self, now_s: float) -> None:
+        """Part with those from whom nothing came in time."""
+        for conn in [each for each in self.waiting if each.deadline_s < now_s]:
+            if conn.has_begun() and not conn.is_leaving:
+                self.refuse(conn, 408, "it did not come in time")
+            else:
+                self.drop(conn)
+
+    def make_room(self) -> None:
+        """Part with the connection that has waited longest for a request to begin."""
+        idle = [conn for conn in self.waiting if not conn.has_begun()]
+        if idle:
+            self.drop(min(idle, key=lambda conn: conn.deadline_s))
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if self.alive:
+            super().set_accept_enabled(enabled)
+        elif self._accepting:
+            self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        """Take whom the kernel has accepted for us, and let go, so that nobody else is."""
+        for listener in self.sockets:
+            for _ in range(N_BACKLOG):
+                if not self.accept(listener):
+                    break
+        super().set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
+        soon_s = time.monotonic() + STOP_S
+        for conn in self.waiting:
+            if conn.incoming.request is None:
+                conn.deadline_s = min(conn.deadline_s, soon_s)
+
+    # what its threads do
+
+    def work(self, conn: Connection) -> None:
+        keep = False
+        try:
+            keep = self.handle(conn)
+        finally:
+            self.method_queue.defer(self.finish, conn, keep)
+
+    def handle(self, conn: Connection) -> bool:
+        """Answer a request; say whether the connection may bring another."""
+        self.of_thread.refused = conn.refused
+        request = conn.incoming.request
+        try:
+            return self.handle_request(request, conn)
+        except (ConnectionError, TimeoutError) as error:
+            self.log.debug("%s did not take its answer: %s", conn.client, error)
+        except StopIteration:
+            self.log.debug("closing %s, its answer broke off", conn.client)
+        except Exception as error:  # noqa: BLE001, the thread must go on with the next
+            self.handle_error(request, conn.sock, conn.client, error)
+        return False

@@ -1,0 +1,119 @@
+"""What operators and programs ask: health, readiness, metrics, the card, the description."""
+
+import json
+import time
+
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.serve.servers import running
+from tests.serve.test_predict import BROWSER, FLAT
+
+
+def samples(text: str) -> dict[tuple, float]:
+    """Give each sample by its name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_health_and_readiness_are_told(client, app):
+    assert client.get("/health").json == {"status": "ok"}
+    ready = client.get("/ready")
+    version = app.extensions["serve"].serving.current.version
+    assert ready.json == {"ready": True, "model": version, "problem": None}
+
+
+def test_model_is_told_as_json_and_shown_as_a_page(client):
+    card = client.get("/model")
+    page = client.get("/model", headers=BROWSER)
+
+    assert card.json["contract"]["target"]["name"] == "rent"
+    assert card.json["metrics"]["r2_score"] == 0.9
+    assert page.mimetype == "text/html"
+    assert "EUR/month" in page.text
+    assert "between 0.850 and 0.930" in page.text
+
+
+def test_page_that_is_not_there_is_told_in_the_clients_way(client):
+    assert "error" in client.get("/nowhere").json
+    page = client.get("/nowhere", headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (404, "text/html")
+
+
+def test_description_follows_the_contract(client):
+    row = client.get("/openapi.json").json["components"]["schemas"]["Row"]
+
+    assert row["required"] == list(FLAT)
+    assert row["properties"]["rooms"]["type"] == "integer"
+    assert (row["properties"]["area"]["minimum"], row["properties"]["area"]["maximum"]) == (8, 500)
+    assert row["properties"]["heating"]["enum"] == ["gas", "district", "electric"]
+    assert client.post("/predict", json=row["examples"][0]).status_code == 200
+
+
+def test_example_table_fits_the_contract(client):
+    table = client.get("/example.csv").data
+
+    answer = client.post("/batch_predict", data=table, content_type="text/csv")
+
+    assert answer.status_code == 200
+    assert answer.data.count(b"\n") == table.count(b"\n") == 4
+
+
+def test_metrics_are_summed_over_all_workers(flats, tmp_path):
+    with running(flats, tmp_path, WORKERS="2") as server:
+        for _ in range(30):
+            assert server.ask_json("/predict", FLAT)[0] == 200
+        for _ in range(3):
+            assert server.ask_json("/predict", FLAT | {"rooms": "x"})[0] == 422
+        deadline = time.monotonic() + 10
+        found = {}
+        while time.monotonic() < deadline and n_workers_ready(found) < 2:
+            found = samples(server.ask("/metrics")[2].decode())
+
+    assert found["predicted_rows_total", ("source", "api")] == 30
+    assert found["rejected_values_total", ("rule", "wrong_type"), ("source", "api")] == 3
+    answered = ("requests_total", ("method", "POST"), ("route", "/predict"))
+    assert found[(*answered, ("status", "200"))] == 30
+    assert found[(*answered, ("status", "422"))] == 3
+    assert n_workers_ready(found) == 2
+    assert found["request_seconds_count", ("route", "/predict")] == 33
+
+
+def n_workers_ready(found: dict[tuple, float]) -> float:
+    return sum(value for name, value in found.items() if name[0] == "model_in_service")
+
+
+def test_logs_of_the_server_are_json_lines_with_the_request_id(flats, tmp_path):
+    with running(flats, tmp_path) as server:
+        _, headers, _ = server.ask("/health")
+
+    lines = [json.loads(line) for line in server.output.read_text("utf-8").splitlines()]
+    assert headers["X-Request-ID"] in {line.get("request_id") for line in lines}
+    assert all({"time", "level", "message"} <= line.keys() for line in lines)
+
+
+N_REQUESTS = 60  # of each operation; `make bench` sends 50,000
+
+
+def test_no_generated_request_gets_an_answer_outside_the_description(app):
+    description = schemathesis.openapi.from_wsgi("/openapi.json", app)
+
+    for found in description.get_all_operations():
+        operation = found.ok()
+        modes = st.sampled_from(list(schemathesis.GenerationMode))
+        cases = modes.flatmap(lambda mode, each=operation: each.as_strategy(generation_mode=mode))
+
+        @settings(max_examples=N_REQUESTS, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=cases)
+        def ask(case: schemathesis.Case) -> None:
+            # no schema can say which text is a table of the right columns
+            excluded = [positive_data_acceptance] if case.path == "/batch_predict" else []
+            case.call_and_validate(excluded_checks=excluded)
+
+        ask()
