@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("results.md")
-HEAD = """# What the pipeline costs
+HEAD = """# What pipeline and server cost
 
 Written by `make bench`. Each part names the command that measures it anew and the machine it was
 measured on; what is compared was measured in one run, so look at ratios before seconds.
@@ -42,11 +42,17 @@ def _cell(value: str | float) -> str:
 
 def update(path: Path, name: str, section: Section, quick: bool) -> None:
     """Write a section in place of what an earlier run wrote under the same title."""
-    command = f"python -m benchmarks.pipeline --only {name}{' --quick' if quick else ''}"
+    command = f"python -m benchmarks --only {name}{' --quick' if quick else ''}"
     told = [f"## {section.title}", f"`{command}` on {machine()}.", *section.parts]
     kept = _sections(path.read_text("utf-8")) if path.exists() else {}
     kept[section.title] = "\n\n".join(told)
-    path.write_text("\n".join([HEAD, "\n\n".join(kept[title] for title in sorted(kept)), ""]))
+    path.write_text(
+        "\n".join([HEAD, "\n\n".join(kept[title] for title in sorted(kept, key=_number)), ""])
+    )
+
+
+def _number(title: str) -> int:
+    return int(title.split()[0])
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-from benchmarks.pipeline import main
+from benchmarks.__main__ import main
 from benchmarks.report import verdict
 
 
@@ -12,7 +12,7 @@ def test_a_section_is_measured_anew_and_the_others_stay(tmp_path):
     assert (
         "## 1 Something else\n\nkept\n\n## 5 Halving\n\nalso kept\n\n## 5 Halving against" in text
     )
-    assert "`python -m benchmarks.pipeline --only halving --quick`" in text
+    assert "`python -m benchmarks --only halving --quick`" in text
     assert "| ridge |" in text
 
 
