@@ -12,7 +12,7 @@ from contract.params import load_params
 logger = logging.getLogger(__name__)
 
 N_REPEATS = 5  # of commands that take a second
-N_COLD = 1  # cold runs
+N_COLD = 3  # cold runs
 SMALL = {
     "candidates": ["linear", "ridge", "decision_tree"],
     "models.ridge.grid": {"alpha": [0.1, 1.0]},

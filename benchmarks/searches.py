@@ -14,7 +14,7 @@ from contract.task import Score, score_named, standard_error
 
 logger = logging.getLogger(__name__)
 
-N_REPEATS = 1
+N_REPEATS = 3
 HALVING_ROWS = [1_000]
 SEEDS = [1, 2, 3]  # of the folds
 THIRD = 1 / 3
