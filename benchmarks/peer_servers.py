@@ -19,7 +19,7 @@ from benchmarks.load import ROOT, Server, ask
 from contract.artifact import read_manifest
 from contract.encoding import row_encoder
 
-START_S = 180  # MLflow alone takes 10 to 60, with its workers
+START_S = 180  # MLflow took 9 to 56 on busy processors
 PINNED = ("scikit-learn", "numpy", "joblib")  # as installed here, where the model was fitted
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "BENTOML_DO_NOT_TRACK": "True"}
 SAVE_FOR_MLFLOW = """

@@ -29,7 +29,7 @@ class Connection:
         self.incoming = incoming
         self.began_s = self.deadline_s = time.monotonic()
         self.lane: Lane | None = None  # in which it has a place
-        self.refused = 0  # the status with which its request is turned away
+        self.refused: tuple[int, str] | None = None  # status and reason, if it is turned away
         self.is_leaving = False  # has its last answer
 
     def has_begun(self) -> bool:
@@ -63,7 +63,7 @@ class Connection:
     def say_error(self, status: int, why: str) -> None:
         """Tell what is wrong, where there is no request that the app could answer."""
         reason = HTTPStatus(status).phrase
-        body = json.dumps({"error": f"{reason}: {why}."}).encode()
+        body = json.dumps({"error": f"{reason}: {why}"}).encode()
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from contract.prediction_log import LogError
+from contract.log_file import LogError
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,9 @@ def count_rejected(counts: Mapping[tuple[str, str], int]) -> None:
 
 def _answer_log_error(error: LogError) -> Response:
     logger.error("no prediction leaves without its log: %s", error)
-    response = _answer("The prediction log cannot be written, so nothing is predicted.", 503)
+    response = _answer(
+        "The prediction log cannot be written, so nothing is predicted. Try again later.", 503
+    )
     response.headers["Retry-After"] = str(LOG_RETRY_S)
     return response
 

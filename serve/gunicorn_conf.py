@@ -81,6 +81,10 @@ timeout = 60  # the main loop never takes long; a machine that hangs may
 logger_class = JsonLog
 loglevel = settings.log_level.lower()
 control_socket_disable = True
+# Headers that a proxy may set are for TRUSTED_PROXIES to say; gunicorn would take SCRIPT_NAME, from
+# any program on this machine, for a part of the path.
+forwarded_allow_ips = ""
+forwarder_headers = ""
 
 
 def post_fork(_: Arbiter, worker: Worker) -> None:

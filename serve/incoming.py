@@ -74,7 +74,7 @@ class ChunkedBody(Body):
         while super().take(received):
             end = received.find(b"\r\n")
             if end > MAX_LINE_BYTES or (end < 0 and len(received) > MAX_LINE_BYTES):
-                raise RefusedError(400, "a line between chunks is too long")
+                raise RefusedError(400, "A line between chunks is too long.")
             if end < 0:
                 return False
             line = bytes(received[:end])
@@ -86,21 +86,21 @@ class ChunkedBody(Body):
     def _read_size(self, line: bytes) -> bool:
         match = CHUNK_SIZE.fullmatch(line)
         if match is None:
-            raise RefusedError(400, "a chunk has no size")
+            raise RefusedError(400, "A chunk has no size.")
         size = int(match[1], 16)
         self.n_missing = size
         self.n_bytes += size
         self._n_chunks += 1
         if self.n_bytes > self._max_bytes:
-            raise RefusedError(413, "the chunks are too large together")
+            raise RefusedError(413, f"The body is larger than {self._max_bytes:,} bytes.")
         if self._n_chunks > N_FREE_CHUNKS and self.n_bytes < MIN_MEAN_CHUNK * self._n_chunks:
-            raise RefusedError(400, "the chunks are too small")
+            raise RefusedError(400, "The chunks are too small.")
         self._read_line = self._read_chunk_end if size else self._read_trailer
         return False
 
     def _read_chunk_end(self, line: bytes) -> bool:
         if line:
-            raise RefusedError(400, "a chunk is longer than its size")
+            raise RefusedError(400, "A chunk is longer than its size.")
         self._read_line = self._read_size
         return False
 
@@ -108,7 +108,7 @@ class ChunkedBody(Body):
         """Skip a trailer, whose fields nobody here asks for; the empty line ends the request."""
         self._n_trailer_bytes += len(line)
         if self._n_trailer_bytes > MAX_HEAD_BYTES:
-            raise RefusedError(431, "the trailers are too long")
+            raise RefusedError(431, "The trailers are too long.")
         return not line
 
 
@@ -146,6 +146,10 @@ class Incoming:
         request.body = body.file
         return request
 
+    def n_received(self) -> int:
+        """Count the bytes of the body so far."""
+        return self.body.n_bytes - self.body.n_missing if self.body else 0
+
     def forget(self) -> None:
         """Make ready for the next request."""
         if self.body is not None:
@@ -157,7 +161,7 @@ class Incoming:
         end = self.received.find(b"\r\n\r\n", max(self._n_searched - 3, 0))
         self._n_searched = len(self.received)
         if end > MAX_HEAD_BYTES or (end < 0 and self._n_searched > MAX_HEAD_BYTES):
-            raise RefusedError(431, "the head is too long")
+            raise RefusedError(431, "The head is too long.")
         if end < 0:
             return False
         head = bytes(self.received[: end + 4])
@@ -166,7 +170,7 @@ class Incoming:
         try:
             request = Request(self._cfg, IterUnreader([head]), self._client, self._n_requests)
         except ParseException as error:  # its text may hold a token, so that only its kind is told
-            raise RefusedError(STATUS.get(type(error), 400), type(error).__name__) from None
+            raise RefusedError(STATUS.get(type(error), 400), f"{type(error).__name__}.") from None
         self.awaits_continue = request._expected_100_continue
         request._expected_100_continue = False  # or gunicorn would answer it later, too
         self._begin_body(request)
@@ -179,7 +183,7 @@ class Incoming:
         elif reader.length <= self._max_body_bytes:
             self.body = Body(reader.length)
         else:
-            raise RefusedError(413, "the body is too large")
+            raise RefusedError(413, f"The body is larger than {self._max_body_bytes:,} bytes.")
         codings = [value for name, value in request.headers if name == "TRANSFER-ENCODING"]
-        if codings and codings != ["chunked"]:
-            raise RefusedError(400, "only chunked is understood as a transfer coding")
+        if codings and [each.lower() for each in codings] != ["chunked"]:
+            raise RefusedError(400, "Only chunked is understood as a transfer coding.")

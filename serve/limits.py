@@ -6,7 +6,7 @@ from typing import IO, Any
 from flask import abort, request
 from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
 
-REFUSED = "serve.refused"  # in the environ: the status with which serve.worker turns it away
+REFUSED = "serve.refused"  # in the environ: with what status serve.worker turns it away, and why
 RETRY_AFTER_S = 1
 
 
@@ -31,7 +31,7 @@ class LimitedInput:
 
     def __init__(self, body: IO[bytes], max_bytes: int):
         self._body = body
-        self._n_left = max_bytes
+        self._max_bytes = self._n_left = max_bytes
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= self._n_left:
@@ -49,14 +49,14 @@ class LimitedInput:
     def _count(self, data: bytes) -> bytes:
         self._n_left -= len(data)
         if self._n_left < 0:
-            raise RequestEntityTooLarge
+            raise RequestEntityTooLarge(f"The body is larger than {self._max_bytes:,} bytes.")
         return data
 
 
 def turn_away() -> None:
     """Answer what serve.worker refused; before every request, so that it is logged and counted."""
-    status = request.environ.get(REFUSED)
+    status, why = request.environ.get(REFUSED) or (0, "")
     if status == ServiceUnavailable.code:
-        raise ServiceUnavailable("Too many requests at once. Try again.", retry_after=RETRY_AFTER_S)
+        raise ServiceUnavailable(f"{why} Try again.", retry_after=RETRY_AFTER_S)
     if status:
-        abort(status)
+        abort(status, why)

@@ -24,7 +24,7 @@ def describe(contract: Contract, version: str) -> dict[str, Any]:
             "/example.csv": {"get": _text("A small table to try /batch_predict with", "text/csv")},
             "/model": {"get": _get("The model in service: contract, scores, interval", "Model")},
             "/health": {"get": _get("Whether the process answers", "Health")},
-            "/ready": {"get": _get("Which model is in service", "Ready")},
+            "/ready": {"get": _ready()},
             "/metrics": {"get": _metrics()},
         },
         "components": {"schemas": _schemas(contract), "responses": _errors()},
@@ -199,6 +199,13 @@ def _predict_batch() -> dict[str, Any]:
 def _get(summary: str, name: str) -> dict[str, Any]:
     ok = {"description": summary, "content": _content(name) | {PAGE: {}}}
     return {"summary": summary, "responses": _responses(ok)}
+
+
+def _ready() -> dict[str, Any]:
+    told = _get("Which model is in service", "Ready")
+    unready = {"description": "The prediction log cannot be written", "content": _content("Ready")}
+    told["responses"]["503"] = unready
+    return told
 
 
 def _page(summary: str) -> dict[str, Any]:

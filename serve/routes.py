@@ -1,11 +1,11 @@
 """The routes: each checks, predicts, logs, answers."""
 
-import io
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from flask import (
@@ -18,25 +18,32 @@ from flask import (
     request,
     stream_with_context,
 )
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from contract.artifact import Predictions
+from contract.log_file import LogError
 from serve.answer import SIGNIFICANT_DIGITS
 from serve.batch import read_batch
-from serve.errors import CheckError, Problem, ServeError, count_rejected, wants_page
+from serve.bodies import (
+    CSV,
+    FORMS,
+    JSON,
+    file_limits,
+    form_fields,
+    json_body,
+    on_error,
+    uploaded_file,
+)
+from serve.errors import CheckError, Problem, count_rejected, wants_page
 from serve.example import example_csv
 from serve.openapi import describe
 from serve.safety import guarded, public
 from serve.serving import InService
-from serve.upload import Limits
+
+logger = logging.getLogger(__name__)
 
 routes = Blueprint("routes", __name__)
-
-JSON = "application/json"
-CSV = "text/csv"
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-ON_ERROR = ("refuse", "skip")
 
 
 @routes.get("/")
@@ -72,7 +79,7 @@ def predict() -> Response | str | tuple[str, int]:
 
 def _predict_json() -> Response:
     g.source = "api"
-    sent, current = _json_body(), _in_service()
+    sent, current = json_body(), _in_service()
     if isinstance(sent, list):
         return _as_json({"predictions": _answer(current, _check_list(sent, current))})
     return _as_json(_answer(current, [current.check.json_row(sent)])[0])
@@ -90,20 +97,9 @@ def _check_list(sent: list, current: InService) -> list[dict[str, Any]]:
     return current.check.json_rows(sent)
 
 
-def _json_body() -> Any:
-    limit = _parts().settings.max_json_bytes
-    body = b"" if (request.content_length or 0) > limit else request.stream.read(limit + 1)
-    if (request.content_length or len(body)) > limit:
-        raise RequestEntityTooLarge(f"The JSON is larger than {limit:,} bytes.")
-    try:
-        return from_json(body)
-    except ValueError as error:
-        raise ServeError(f"The body is no JSON: {error}.") from error
-
-
 def _predict_form() -> Response | str | tuple[str, int]:
     g.source = "form"
-    current, typed = _in_service(), request.form.to_dict()
+    current, typed = _in_service(), form_fields()
     try:
         answer = _answer(current, [current.check.text_row(typed)])[0]
     except CheckError as error:
@@ -176,37 +172,25 @@ def predict_batch() -> Response:
     and the answer is 422, unless on_error=skip: then they come back with an `error`.
     """
     g.source = "batch"
-    current, on_error = _in_service(), request.values.get("on_error", "refuse")
-    if on_error not in ON_ERROR:
-        raise ServeError(f"on_error is {on_error!r}, expected one of {', '.join(ON_ERROR)}.")
-    batch = read_batch(_uploaded(), current.check, _limits(), on_error)
+    current = _in_service()
+    batch = read_batch(uploaded_file(), current.check, file_limits(), on_error())
     count_rejected(batch.counts)
     chunks = batch.answer(current.model, partial(_log, current))
     first = next(chunks)  # so that a log that fails is told by the status
-    answer = stream_with_context(chain([first], chunks))
+    answer = stream_with_context(chain([first], _or_break_off(chunks)))
     response = Response(answer, content_type=f"{CSV}; charset=utf-8")
     response.headers["Content-Disposition"] = "attachment; filename=predictions.csv"
     response.call_on_close(batch.close)
     return response
 
 
-def _limits() -> Limits:
-    settings = _parts().settings
-    return Limits(settings.max_unpacked_bytes, settings.max_columns)
-
-
-def _uploaded() -> BinaryIO:
-    if request.mimetype == CSV:
-        return request.stream
-    if request.mimetype == "multipart/form-data":
-        if "file" in request.form:  # a program may send it without a name
-            return io.BytesIO(request.form["file"].encode())
-        if "file" not in request.files:
-            raise ServeError("The form has no field `file`, expected a CSV there.")
-        return request.files["file"].stream
-    raise UnsupportedMediaType(
-        f"Content-Type is {request.mimetype or 'not given'}, expected {CSV} or multipart/form-data."
-    )
+def _or_break_off(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Go on with an answer that has begun: only the connection can still tell of a failure."""
+    try:
+        yield from chunks
+    except LogError as error:
+        logger.error("an answer breaks off, as its next rows cannot be logged: %s", error)
+        raise ConnectionAbortedError from error
 
 
 @routes.get("/example.csv")
@@ -234,10 +218,15 @@ def health() -> Response:
 
 @routes.get("/ready")
 @public
-def ready() -> Response:
-    """Say which model is in service, and why a newer one on disk may not be."""
-    serving = _parts().serving
-    return jsonify(ready=True, model=serving.current.version, problem=serving.problem or None)
+def ready() -> tuple[Response, int]:
+    """Say which model is in service, and what keeps a newer one, or all predictions, from it."""
+    serving, log = _parts().serving, _parts().log
+    if log is not None and log.fails:
+        log.reject("ready", {("", "attempt"): 0})  # nobody else may ask, until we are ready again
+    is_ready = log is None or not log.fails
+    problem = serving.problem or None if is_ready else "The prediction log cannot be written."
+    answer = jsonify(ready=is_ready, model=serving.current.version, problem=problem)
+    return answer, 200 if is_ready else 503
 
 
 @routes.get("/metrics")

@@ -96,8 +96,9 @@ def _expect_token(view: Callable, settings: Settings) -> None:
     token = getattr(settings, name) if name else ""
     if name and not token:
         return  # open until the token is set
-    sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if not token or not hmac.compare_digest(sent.encode(), token.encode()):
+    scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+    is_right = hmac.compare_digest(sent.strip().encode(), token.encode())
+    if not (token and is_right and scheme.lower() == "bearer"):
         raise Unauthorized(
             "This route needs its token: Authorization: Bearer ...",
             www_authenticate=WWWAuthenticate("bearer"),
@@ -109,5 +110,12 @@ def _expect_own_origin() -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site in {"same-origin", "none"}:
         return
-    if site is not None or (origin is not None and urlsplit(origin).netloc != request.host):
+    if site is not None or (origin is not None and _host_of(origin) != request.host):
         abort(403, "This was sent by a page of another site. Use the form of this one.")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no address at all
+        return None

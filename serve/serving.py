@@ -124,4 +124,6 @@ def _signature(path: Path) -> tuple[int, ...] | None:
         stat = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:  # a disk that fails, say; loading will tell
+        return (error.errno,)
     return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -34,6 +34,8 @@ N_UPLOADS = 32  # that come in, wait or are worked on, in one worker
 
 READ_BYTES = 64 * 2**10
 MIN_BYTES_PER_S = 16 * 2**10  # at this pace a large body may take longer than `patience_s`
+SLOW_BYTES_PER_S = 2**20  # once others wait, one below this pace has to go ...
+GRACE_S = 2  # ... unless it has only begun
 SEND_S = 60  # for one piece of an answer to be taken by its client
 ANSWER_BYTES = 512 * 2**10  # asked of the kernel, so that most answers wait there, not in a thread
 LINGER_S = 5  # in which a client that still sends may read why it was turned away
@@ -125,7 +127,7 @@ class Worker(ThreadWorker):
             self.refuse(conn, error.status, str(error))
         except OSError as error:  # of the file that takes a large body
             self.log.error("cannot store an upload: %s", error)
-            self.refuse(conn, 503, "it cannot be stored")
+            self.refuse(conn, 503, "There is no room for the body.")
         except Exception:  # a worker that dies of one client stops all the others
             self.log.exception("cannot read what %s sent", conn.client)
             self.drop(conn)
@@ -135,7 +137,9 @@ class Worker(ThreadWorker):
         is_whole = incoming.advance()
         if incoming.body and conn.lane is None and incoming.body.n_bytes > SMALL_BYTES:
             if not self.uploads.n_free:
-                raise RefusedError(503, "too many uploads")
+                self.part_with_slowest()
+            if not self.uploads.n_free:
+                raise RefusedError(503, "Too many files at once.")
             conn.enter(self.uploads)
         if is_whole:
             self.unwait(conn)
@@ -144,8 +148,7 @@ class Worker(ThreadWorker):
         if incoming.awaits_continue:
             incoming.awaits_continue = False
             conn.say(b"HTTP/1.1 100 Continue\r\n\r\n")
-        n_bytes = incoming.body.n_bytes - incoming.body.n_missing if incoming.body else 0
-        conn.deadline_s = conn.began_s + self.patience_s + n_bytes / MIN_BYTES_PER_S
+        conn.deadline_s = conn.began_s + self.patience_s + incoming.n_received() / MIN_BYTES_PER_S
 
     def admit(self, conn: Connection) -> None:
         """Give a whole request to the threads that are there for it."""
@@ -155,7 +158,7 @@ class Worker(ThreadWorker):
         elif lane is None and self.requests.n_free:
             lane = conn.enter(self.requests)
         elif lane is None:
-            conn.refused = 503
+            conn.refused = 503, "Too many requests at once."
             lane = conn.enter(self.lobby)
         lane.pool.submit(self.work, conn)
 
@@ -169,14 +172,14 @@ class Worker(ThreadWorker):
             conn.say_error(status, why)
             self.linger(conn)
             return
-        conn.refused, request.body = status, io.BytesIO()
+        conn.refused, request.body = (status, why), io.BytesIO()
         request.force_close()
         conn.enter(self.lobby).pool.submit(self.work, conn)
 
     def finish(self, conn: Connection, keep: bool) -> None:
         """Take the connection back from a thread."""
         conn.leave()
-        conn.refused = 0
+        conn.refused = None
         conn.incoming.forget()
         if not keep:
             self.linger(conn)
@@ -219,9 +222,21 @@ class Worker(ThreadWorker):
         """Part with those from whom nothing came in time."""
         for conn in [each for each in self.waiting if each.deadline_s < now_s]:
             if conn.has_begun() and not conn.is_leaving:
-                self.refuse(conn, 408, "it did not come in time")
+                self.refuse(conn, 408, "The request did not come in time.")
             else:
                 self.drop(conn)
+
+    def part_with_slowest(self) -> None:
+        """Let the slowest upload go, if it is slow, so that a few such cannot keep out all."""
+        now_s = time.monotonic()
+        coming = {
+            conn: conn.incoming.n_received() / (now_s - conn.began_s)
+            for conn in self.waiting
+            if conn.lane is self.uploads and now_s - conn.began_s > GRACE_S
+        }
+        slowest = min(coming, key=coming.get, default=None)
+        if slowest is not None and coming[slowest] < SLOW_BYTES_PER_S:
+            self.refuse(slowest, 408, "The file came too slowly, and others wait.")
 
     def make_room(self) -> None:
         """Part with the connection that has waited longest for a request to begin."""

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import prediction_log
+from contract import log_file, prediction_log
 from contract.artifact import Predictions
 from contract.errors import ContractError
-from contract.prediction_log import LogError, PredictionLog
+from contract.log_file import LogError
+from contract.prediction_log import PredictionLog
 
 # children do no more than append, and never wait for what another thread of ours held
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -512,7 +513,7 @@ def test_file_that_another_program_holds_is_waited_for_in_vain_but_not_for_ever(
     log, path, monkeypatch
 ):
     append(log)
-    monkeypatch.setattr(prediction_log, "BUSY_S", 0.1)
+    monkeypatch.setattr(log_file, "BUSY_S", 0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LogError, match="Another program has held the file"):
@@ -534,3 +535,19 @@ def test_features_stay_json_that_sqlite_can_look_into(log, path):
     log.append([json.dumps({"area": 72.5})], told(1), **ABOUT)
 
     assert select(path, "SELECT json_extract(features, '$.area') FROM predictions") == [(72.5,)]
+
+
+@pytest.mark.parametrize("damage", ["emptied", "without its WAL"])
+def test_log_that_was_damaged_is_set_aside_and_a_new_one_begun(damage, log, path):
+    before = append(log)
+    if damage == "emptied":
+        os.truncate(path, 0)
+    else:
+        Path(f"{path}-wal").unlink()
+
+    after = [row_id for _ in range(5) for row_id in append(log)]
+
+    assert sorted(logged_ids(path)) == sorted(after)
+    (aside,) = [each for each in path.parent.glob("*.damaged-*") if each.name[-1].isdigit()]
+    if damage == "without its WAL":  # closing it has written what was in there
+        assert logged_ids(aside) == before

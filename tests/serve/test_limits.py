@@ -67,8 +67,9 @@ def test_body_up_to_the_limit_is_read_and_a_larger_one_is_413(path, has_length, 
 
 @pytest.mark.parametrize("status", [400, 408, 413, 503])
 def test_request_that_the_worker_refused_is_answered_with_its_status(status, app):
-    told, _, headers = post(app, "/data", b"", True, **{REFUSED: status})
+    told, answer, headers = post(app, "/data", b"", True, **{REFUSED: (status, "It was too much.")})
 
     assert told == str(status)
+    assert b"It was too much." in answer
     assert ("Retry-After" in headers) == (status == 503)
-    assert post(app, "/data", b"abc", True, **{REFUSED: 0})[:2] == ("200", b"3")
+    assert post(app, "/data", b"abc", True, **{REFUSED: None})[:2] == ("200", b"3")

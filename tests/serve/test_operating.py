@@ -29,6 +29,19 @@ def test_health_and_readiness_are_told(client, app):
     assert ready.json == {"ready": True, "model": version, "problem": None}
 
 
+def test_server_whose_log_cannot_be_written_is_not_ready_until_it_can(app, client, tmp_path):
+    (tmp_path / "log.db").mkdir()  # in the way
+
+    assert client.post("/predict", json=FLAT).status_code == 503
+    unready = client.get("/ready")
+    assert (unready.status_code, unready.json["ready"]) == (503, False)
+    assert unready.json["problem"] == "The prediction log cannot be written."
+
+    (tmp_path / "log.db").rmdir()
+    assert client.get("/ready").status_code == 200
+    assert client.post("/predict", json=FLAT).status_code == 200
+
+
 def test_model_is_told_as_json_and_shown_as_a_page(client):
     card = client.get("/model")
     page = client.get("/model", headers=BROWSER)

@@ -230,3 +230,34 @@ def test_what_was_typed_is_never_markup(client):
     response = client.post("/predict", data={"area": '"><script>x</script>'}, headers=BROWSER)
 
     assert "<script>x" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        ("a&" * 5_000, 413, "over 1,000 fields"),
+        ("&".join(f"a{n}=1" for n in range(2_000)), 413, "over 1,000 fields"),
+        ("area=" + "9" * 3_000_000, 413, "expected 2,097,152 or fewer"),
+        ("area=1&rooms=2&area=3", 400, "the field area twice"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_form_that_is_too_large_or_ambiguous_is_refused(body, status, told, client):
+    response = client.post("/predict", data=body, content_type="application/x-www-form-urlencoded")
+
+    assert response.status_code == status
+    assert told in response.json["error"]
+
+
+@pytest.mark.parametrize("query", ["on_error=maybe", "on_error=skip&on_error=refuse"])
+def test_file_with_an_unclear_wish_for_wrong_rows_is_refused(query, client):
+    response = client.post(f"/batch_predict?{query}", data="area\n1\n", content_type="text/csv")
+
+    assert response.status_code == 400
+    assert "expected one of refuse, skip" in response.json["error"]
+
+
+def test_form_is_no_way_to_send_a_file(client):
+    response = client.post("/batch_predict", data={"file": "area"})
+
+    assert response.status_code == 415

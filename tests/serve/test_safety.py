@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from contract.log_file import LogError
 from serve.app import create_app
 from serve.errors import ServeError
 from serve.logs import JsonLines
@@ -43,7 +44,15 @@ def test_every_route_is_public_or_asks_for_its_token(flats, tmp_path):
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [("Bearer s3cret", 200), ("Bearer S3cret", 401), ("s", 401), ("Bearer \xe9", 401), ("", 401)],
+    [
+        ("Bearer s3cret", 200),
+        ("bearer s3cret", 200),
+        ("Bearer S3cret", 401),
+        ("s3cret", 401),
+        ("Basic s3cret", 401),
+        ("Bearer \xe9", 401),
+        ("", 401),
+    ],
 )
 def test_metrics_ask_for_their_token_once_it_is_set(sent, status, flats, tmp_path):
     app = app_with(flats, tmp_path, metrics_token="s3cret")
@@ -64,6 +73,7 @@ def test_metrics_ask_for_their_token_once_it_is_set(sent, status, flats, tmp_pat
         ({"Origin": "http://localhost"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_form_sent_by_another_site_is_refused(headers, status, client):
@@ -158,3 +168,24 @@ def test_wrong_setting_is_told_by_its_name(name, value, told, monkeypatch, tmp_p
 
     with pytest.raises(ServeError, match=told):
         read_settings(Settings)
+
+
+def test_log_that_fails_within_an_answer_breaks_it_off(app, client, monkeypatch, caplog):
+    log, append = app.extensions["serve"].log, app.extensions["serve"].log.append
+    n_appended = []
+
+    def fail_at_the_second(*arguments: object, **named: object) -> list[str]:
+        n_appended.append(1)
+        if len(n_appended) > 1:
+            raise LogError("the disk is full")
+        return append(*arguments, **named)
+
+    monkeypatch.setattr(log, "append", fail_at_the_second)
+    lines = client.get("/example.csv").text.splitlines(keepends=True)
+    table = lines[0] + lines[1] * 50_000
+
+    response = client.post("/batch_predict", data=table, content_type="text/csv")
+    with pytest.raises(ConnectionAbortedError):
+        response.get_data()
+
+    assert "an answer breaks off" in caplog.text

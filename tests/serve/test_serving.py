@@ -62,6 +62,23 @@ def test_folder_that_is_being_written_only_means_wait(serving, folder):
     assert (serving.current.version, serving.problem) == (old, "")
 
 
+def test_folder_that_cannot_be_read_is_told_and_followed_on(serving, folder):
+    old = serving.current.version
+    manifest = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).symlink_to(folder / MANIFEST)  # a loop
+
+    serving.look()
+    assert serving.current.version == old
+    assert "OSError" in serving.problem
+
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).write_bytes(manifest)
+    new = write_model(folder, seed=2)
+    serving.look()
+    assert (serving.current.version, serving.problem) == (new, "")
+
+
 def test_damaged_artifact_leaves_the_old_one_in_service_until_it_is_mended(serving, folder):
     old = serving.current.version
     new = write_model(folder, seed=2)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.worker import GRACE_S
 from tests.example import ROOT
 from tests.serve.servers import OTHERS_SETTINGS, free_port
 
@@ -418,3 +419,20 @@ def start_in_vain(**settings: str) -> str:
     )
     assert done.returncode != 0
     return done.stdout
+
+
+def test_slow_uploads_make_room_for_others(tmp_path):
+    begun = HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1000
+    with serving(tmp_path) as server, ExitStack() as stack:
+        for _ in range(40):  # more than there are places
+            stack.enter_context(server.connect()).sendall(begun)
+        time.sleep(GRACE_S + 0.5)
+
+        answers = [server.ask("/echo", b"x" * 200_000) for _ in range(3)]
+
+    assert [status for status, _ in answers] == [200] * 3
+
+
+def test_header_of_a_program_on_this_machine_changes_no_path(server):
+    assert server.ask("/health", SCRIPT_NAME="/x")[0] == 200
+    assert server.ask("/x/health", SCRIPT_NAME="/x")[0] == 404

@@ -1,0 +1,168 @@
+"""The SQLite file of the prediction log: its tables, and how to get at it beside others."""
+
+import logging
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract.errors import ContractError
+
+# Times are ISO 8601 text in UTC: they sort, people read them, the date functions of SQLite and
+# PostgreSQL take them, and `time >= '2026-11'` needs no conversion. An id begins with its time, so
+# the index that keeps ids unique also serves ranges of time.
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS predictions (
+        id TEXT NOT NULL PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, source TEXT NOT NULL,
+        request_id TEXT NOT NULL, features TEXT NOT NULL,
+        prediction REAL, lower REAL, upper REAL, latency_ms REAL NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS rejections (
+        time TEXT NOT NULL, source TEXT NOT NULL,
+        field TEXT NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL
+    )""",
+)
+BUSY_S = 5.0  # how long another program may hold the file before an append fails
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.0001, 0.002  # between two tries to get at the file
+BAD_VALUE = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
+ADVICE = {
+    sqlite3.SQLITE_BUSY: f"Another program has held the file for {BUSY_S:.0f} s: end it.",
+    sqlite3.SQLITE_FULL: "Free some space; the log then goes on by itself.",
+    sqlite3.SQLITE_IOERR: "Free some space or mend the disk; the log then goes on by itself.",
+    sqlite3.SQLITE_CORRUPT: "The file is damaged: move it aside, and a new one is begun.",
+    sqlite3.SQLITE_NOTADB: "Name another path, or move the file aside, and a new one is begun.",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class LogError(ContractError):
+    """Rows could not be written; none of their append is in the log."""
+
+
+@dataclass(eq=False)  # hence quick to look up by
+class Table:
+    name: str
+    shared: tuple[str, ...]  # columns that hold one value in all rows of an append
+    own: tuple[str, ...]
+
+
+PREDICTIONS = Table(
+    "predictions",
+    shared=("time", "model", "source", "request_id", "latency_ms"),
+    own=("id", "features", "prediction", "lower", "upper"),
+)
+REJECTIONS = Table("rejections", shared=("time", "source"), own=("field", "rule", "count"))
+
+
+@dataclass(frozen=True)
+class Files:
+    """What tells the files of a log from others that have taken their place."""
+
+    main: tuple[int, int]  # device and inode
+    wal: int | None  # inode
+    is_empty: bool
+
+
+def files_at(path: Path) -> Files | None:
+    try:
+        main = path.stat()
+    except FileNotFoundError:
+        return None
+    try:
+        wal = Path(f"{path}-wal").stat().st_ino
+    except FileNotFoundError:
+        wal = None
+    return Files((main.st_dev, main.st_ino), wal, main.st_size == 0)
+
+
+def set_aside(path: Path) -> None:
+    """Keep what is left of a log that was emptied, or that has lost its WAL; a new one follows."""
+    aside = f"{path}.damaged-{time.time_ns()}"
+    logger.error("%s was emptied, or lost its WAL; it is now %s", path, aside)
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+
+
+def _connect_to(path: Path) -> sqlite3.Connection:
+    """Connect to a file that exists; what finds it busy fails at once."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
+
+
+def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # features may be personal
+    connection = _connect_to(path)
+    try:
+        when_free(connection, "BEGIN IMMEDIATE")
+        _make_tables(connection, path)
+        when_free(connection, "COMMIT")
+        when_free(connection, "PRAGMA journal_mode = WAL")
+        when_free(connection, f"PRAGMA synchronous = {'FULL' if sync_full else 'NORMAL'}")
+        when_free(connection, "PRAGMA wal_autocheckpoint = 0")  # see _plan_checkpoint
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Make our tables in a new file; raises LogError if there are others, and not ours."""
+    master = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = [name for (name,) in master]
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(predictions)")}
+    if tables and columns != {*PREDICTIONS.shared, *PREDICTIONS.own}:
+        raise LogError(
+            f"{path}: nothing was logged, this is a database of another program: it has the tables "
+            f"{', '.join(tables[:5])}, but no predictions with our columns. Name another path."
+        )
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
+def when_free(connection: sqlite3.Connection, statement: str) -> None:
+    """Execute a statement as soon as no other process is in the way.
+
+    SQLite's own pauses grow to 0.1 s and miss the short gaps between the chunks of a batch: beside
+    one without end, an append waited up to 0.8 s for them, and 0.05 s for these.
+    """
+    give_up, pause = time.monotonic() + BUSY_S, FIRST_PAUSE_S
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def checkpoint(path: Path, mode: str) -> int:
+    """Copy the WAL into the file as far as the mode allows; return how many pages it holds."""
+    try:
+        with closing(_connect_to(path)) as connection:
+            _, n_pages, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.Error as error:  # the rows are safe in the WAL; a later attempt may succeed
+        logger.warning("%s: its WAL could not be copied into it, %s", path, error)
+        return 0
+    return n_pages
+
+
+def advice_on(error: BaseException) -> str:
+    """Say what to do about an error of SQLite."""
+    if isinstance(error, BAD_VALUE):
+        return "One of the values is not text or a number that SQLite can hold."
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail
+    return ADVICE.get(code, "Make the file and its folder writable, or name another path.")

@@ -1,0 +1,84 @@
+"""What a request brings: JSON, the fields of a form, a file; each within its limits."""
+
+import io
+from typing import Any, BinaryIO, get_args
+
+from flask import current_app, request
+from pydantic_core import from_json
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from serve.batch import OnError
+from serve.check import shown
+from serve.errors import ServeError
+from serve.settings import Settings
+from serve.upload import Limits
+
+JSON = "application/json"
+CSV = "text/csv"
+URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+ON_ERROR = get_args(OnError)
+
+
+def json_body() -> Any:
+    try:
+        return from_json(_body())
+    except ValueError as error:
+        raise ServeError(f"The body is no JSON in UTF-8: {error}.") from error
+
+
+def form_fields() -> dict[str, str]:
+    """Give the form's fields; Flask limits those of multipart forms alone."""
+    settings = _settings()
+    if request.mimetype == URLENCODED and _body().count(b"&") >= settings.max_columns:
+        raise RequestEntityTooLarge(
+            f"The form has over {settings.max_columns:,} fields, expected those of the contract."
+        )
+    fields = dict(request.form.lists())
+    if twice := next((name for name, values in fields.items() if len(values) > 1), None):
+        raise ServeError(f"The form has the field {shown(twice)} twice, expected it once.")
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _body() -> bytes:
+    """Give the body of a single request; it stays there for `request.form`."""
+    limit = _settings().max_json_bytes
+    if (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge(
+            f"The body has {request.content_length:,} bytes, expected {limit:,} or fewer."
+        )
+    return request.get_data()
+
+
+def uploaded_file() -> BinaryIO:
+    if request.mimetype == CSV:
+        return request.stream
+    if request.mimetype == MULTIPART:
+        if "file" in request.form:  # a program may send it without a name
+            return io.BytesIO(request.form["file"].encode())
+        if "file" not in request.files:
+            raise ServeError("The form has no field `file`, expected a CSV there.")
+        return request.files["file"].stream
+    raise UnsupportedMediaType(
+        f"Content-Type is {request.mimetype or 'not given'}, expected {CSV} or multipart/form-data."
+    )
+
+
+def on_error() -> OnError:
+    sent = set(request.args.getlist("on_error"))
+    if request.mimetype == MULTIPART:
+        sent |= set(request.form.getlist("on_error"))
+    if not sent:
+        return "refuse"
+    if len(sent) > 1 or not sent <= set(ON_ERROR):
+        told = " and ".join(sorted(map(shown, sent)))
+        raise ServeError(f"on_error is {told}, expected one of {', '.join(ON_ERROR)}.")
+    return sent.pop()
+
+
+def file_limits() -> Limits:
+    settings = _settings()
+    return Limits(settings.max_unpacked_bytes, settings.max_columns)
+
+
+def _settings() -> Settings:
+    return current_app.extensions["serve"].settings
