@@ -39,10 +39,10 @@ format: .venv/ready-dev ## write the code in the house's form
 setup: .venv/ready-dev ## set up the environment of a developer, with git hooks
 	@python -m pre_commit install --install-hooks
 
-bench: .venv/ready-dev ## measure speed; takes long, writes benchmarks/results.md
+bench: .venv/ready-dev .venv-serve/ready ## measure speed; takes long, writes benchmarks/results.md
 	@python -m benchmarks
 
-bench-peers: .venv/ready-dev ## measure MLflow's and BentoML's servers beside ours; installs them
+bench-peers: .venv/ready-dev .venv-serve/ready ## measure MLflow's and BentoML's servers beside ours; installs them
 	@python -m benchmarks --only peers
 
 chaos: .venv/ready-dev ## kill runs at random moments and compare with a clean one; takes long

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from contract.artifact import read_manifest
 from serve.example import example_row
 
 ROOT = Path(__file__).parents[1]
+PYTHON = str(ROOT / ".venv-serve/bin/python")  # which holds what the server needs, and no more
 OUR_SETTINGS = ("--config", "python:serve.gunicorn_conf")
 CONSTANT = "benchmarks.constant_app:app"
 START_S = 60
@@ -91,7 +91,7 @@ def serving(*arguments: str, **settings: str) -> Iterator[Server]:
         }
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *arguments],
+            [PYTHON, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *arguments],
             cwd=ROOT,
             env=os.environ | environment | settings,
             stdout=output,

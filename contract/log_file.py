@@ -1,11 +1,13 @@
 """The SQLite file of the prediction log: its tables, and how to get at it beside others."""
 
 import logging
+import os
 import sqlite3
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from contract.errors import ContractError
 
@@ -63,25 +65,26 @@ PREDICTIONS = Table(
 REJECTIONS = Table("rejections", shared=("time", "source"), own=("field", "rule", "count"))
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """What tells the files of a log from others that have taken their place."""
 
-    main: tuple[int, int]  # device and inode
-    wal: int | None  # inode
+    device: int
+    main: int  # inode
+    wal: int  # inode, 0 if there is none
     is_empty: bool
 
 
-def files_at(path: Path) -> Files | None:
+def files_at(path: str) -> Files | None:
+    """Look at the files of a log, before each append and hence quickly; None if there is none."""
     try:
-        main = path.stat()
+        main = os.stat(path)  # noqa: PTH116, a Path takes twice as long
     except FileNotFoundError:
         return None
     try:
-        wal = Path(f"{path}-wal").stat().st_ino
+        wal = os.stat(path + "-wal").st_ino  # noqa: PTH116
     except FileNotFoundError:
-        wal = None
-    return Files((main.st_dev, main.st_ino), wal, main.st_size == 0)
+        wal = 0
+    return Files(main.st_dev, main.st_ino, wal, main.st_size == 0)
 
 
 def set_aside(path: Path) -> None:

@@ -91,6 +91,7 @@ class PredictionLog:
 
     def __init__(self, path: Path, *, sync_full: bool = False) -> None:
         self.path = path
+        self._file = str(path)
         self.fails = False  # the last append could not be written
         self._sync_full = sync_full
         self._waiting: deque[_Rows] = deque()  # its first is writing, or about to
@@ -209,7 +210,7 @@ class PredictionLog:
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")
-            self._files = self._files or files_at(self.path)
+            self._files = self._files or files_at(self._file)
         except BaseException:
             self._disconnect()  # which rolls back; the next append opens the file anew
             raise
@@ -217,10 +218,10 @@ class PredictionLog:
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
             raise LogError(f"{self.path}: nothing was logged, the log is closed.")
-        ours, found = self._files, files_at(self.path) if self._files else None
+        ours, found = self._files, files_at(self._file) if self._files else None
         if found != ours:  # what goes into them now would be lost
             self._disconnect()
-            if found and found.main == ours.main:
+            if found and found[:2] == ours[:2]:
                 set_aside(self.path)
         if not self._connection:
             self._connection = open_log(self.path, self._sync_full)

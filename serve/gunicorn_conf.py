@@ -4,6 +4,8 @@ gunicorn reads the names below; what differs between places of service comes fro
 """
 
 import atexit
+import gc
+import logging
 import os
 import shutil
 import socket
@@ -15,7 +17,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from serve.errors import ServeError
-from serve.logs import JsonLines, log_to_stderr
+from serve.logs import GatheredLines, JsonLines, log_to_stderr
 from serve.settings import Place, Settings, read_settings
 from serve.worker import Worker
 
@@ -93,7 +95,15 @@ def post_fork(_: Arbiter, worker: Worker) -> None:
     worker.patience_s = place.patience_s
 
 
+def when_ready(_: Arbiter) -> None:
+    gc.collect()
+    gc.freeze()  # what is loaded stays: nobody looks through it again, and it stays shared
+
+
 def post_worker_init(worker: Worker) -> None:
+    for handler in logging.root.handlers:
+        if isinstance(handler, GatheredLines):
+            handler.gather()
     parts = worker.app.wsgi().extensions.get("serve")
     if parts is not None:
         parts.start()

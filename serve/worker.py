@@ -40,6 +40,7 @@ SEND_S = 60  # for one piece of an answer to be taken by its client
 ANSWER_BYTES = 512 * 2**10  # asked of the kernel, so that most answers wait there, not in a thread
 LINGER_S = 5  # in which a client that still sends may read why it was turned away
 STOP_S = 1  # in which a connection without a request may still bring one after SIGTERM
+GIVE_WAY_S = 0.0005
 SWEEP_S = 0.5
 N_BACKLOG = 2048  # connections that the kernel may hold for us
 
@@ -80,6 +81,8 @@ class Worker(ThreadWorker):
 
     def accept(self, listener: Any) -> bool:
         """Take one connection, if there is one."""
+        if self.nr_conns and self.alive:
+            time.sleep(GIVE_WAY_S)  # or the worker that wakes first takes all of a burst
         try:
             sock, client = listener.accept()
         except BlockingIOError:
