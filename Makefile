@@ -17,7 +17,7 @@ repro: .venv/ready .venv-serve/ready ## run the pipeline: from the table to mode
 	@python -m ops.mend && python -m ops.check && python -m dvc repro && python -m ops.show
 
 serve: .venv-serve/ready ## answer predictions on http://127.0.0.1:8080 from models/final
-	@if grep -qs '"format": "skops"' models/final/model.json; then \
+	@if grep -qs '"format": "skops"' $${MODEL_FOLDER:-models/final}/model.json; then \
 		$(INSTALL) --python $(SERVE)/python --requirement serve/requirements-skops.txt; fi
 	@$(SERVE)/python -m gunicorn --config python:serve.gunicorn_conf
 
@@ -39,10 +39,10 @@ format: .venv/ready-dev ## write the code in the house's form
 setup: .venv/ready-dev ## set up the environment of a developer, with git hooks
 	@python -m pre_commit install --install-hooks
 
-bench: .venv/ready-dev .venv-serve/ready ## measure speed; takes long, writes benchmarks/results.md
+bench: .venv/ready-dev .venv-serve/ready .venv/wrk ## measure speed; takes long, writes benchmarks/results.md
 	@python -m benchmarks
 
-bench-peers: .venv/ready-dev .venv-serve/ready ## measure MLflow's and BentoML's servers beside ours; installs them
+bench-peers: .venv/ready-dev .venv-serve/ready .venv/wrk ## measure MLflow's and BentoML's servers beside ours; installs them
 	@python -m benchmarks --only peers
 
 chaos: .venv/ready-dev ## kill runs at random moments and compare with a clean one; takes long
@@ -86,12 +86,12 @@ INSTALL = uv pip install --quiet --compile-bytecode
 	@$(INSTALL) --python $(SERVE)/python --requirement serve/requirements.txt
 	@touch $@
 
-# the tests of the pages drive a real browser
-.venv/chromium: | .venv/bin/uv
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
-		echo "Installing Debian's chromium" && apt-get update --quiet=2 && \
-		apt-get install --quiet=2 --yes chromium >/dev/null; } || { \
-		echo "The tests need Chromium. On Debian: sudo apt-get install chromium"; exit 1; }
+# programs of Debian: the tests of the pages drive a real browser, wrk makes the load of benchmarks
+.venv/chromium .venv/wrk: .venv/%: | .venv/bin/uv
+	@command -v $* >/dev/null || { [ "$$(id -u)" = 0 ] && \
+		echo "Installing Debian's $*" && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes $* >/dev/null; } || { \
+		echo "$* is needed. On Debian: sudo apt-get install $*"; exit 1; }
 	@touch $@
 
 .venv-extras/ready: requirements-dev.txt requirements-boost.txt requirements-mlflow.txt | .venv/bin/uv

@@ -88,6 +88,8 @@ def serving(*arguments: str, **settings: str) -> Iterator[Server]:
             "PORT": str(port),
             "PREDICTION_LOG": str(log_path),
             "LOG_LEVEL": "INFO",
+            "WORKERS": "2",
+            "THREADS": "4",
         }
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -150,9 +152,9 @@ def load_with_wrk(
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(WRK_SCRIPT.replace("BODY", body.decode()))
         script.flush()
-        options = [f"-t1 -c{n_connections} -d{seconds}s --timeout 10s".split()]
+        options = f"-t1 -c{n_connections} -d{seconds}s --timeout 10s".split()
         url = f"http://127.0.0.1:{port}{path}"
-        command = ["wrk", *options[0], "--script", script.name, url]
+        command = ["wrk", *options, "--script", script.name, url]
         told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return Load(**json.loads(told.splitlines()[-1]))
 

@@ -84,7 +84,7 @@ class Contestant:
 
 
 def prepare(peer: Peer, row: bytes) -> Contestant:
-    """Install a peer in an environment that stays until the next run."""
+    """Install a peer in an environment that stays for the next run."""
     package = peer.name.lower()
     environment = Path(tempfile.gettempdir()) / f"bench-peers-{package}"
     beside = Path(sys.executable).parent

@@ -32,14 +32,6 @@ N_SLOW = 64
 SLOW_S = 5
 N_STOPS = 20
 N_IN_FLIGHT = 8
-WHY_DEAR = (
-    "Alone in one thread, the app takes 0.06 ms of CPU for the constant and 0.24 ms for a logged "
-    "prediction; the rest is threads that hand the interpreter's lock to each other, which they do "
-    "at each commit. What helped: lines of the log that gather, workers that give way to each "
-    "other, pydantic's JSON, frozen garbage collection. What did not: one or two threads a "
-    "worker, a shorter switch interval, a writer thread for the log, one statement in place of a "
-    "transaction."
-)
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 SLOW = {
     "nothing sent": b"",
@@ -86,7 +78,7 @@ def measure_json(quick: bool) -> Section:
             verdict("CPU a request / that of a constant, 8 connections", ours[0] / constant[0], 1.8)
             + "\n"
             + verdict("p99 / that of a constant, 8 connections", ours[1] / constant[1], 3),
-            WHY_DEAR,
+            "What was tried is told in docs/decisions/0006-the-server.md.",
         ),
     )
 

@@ -34,6 +34,7 @@ from contract.encoding import row_encoder
 from contract.rows import to_arrays
 from ops.simulate import simulate
 from serve.app import create_app
+from serve.example import example_row
 from serve.metrics import Metrics
 from serve.serving import Serving
 from serve.settings import Settings
@@ -133,6 +134,7 @@ def measure_damage(quick: bool) -> Section:
         for n in range(n_damages):
             name = str(draw.choice(sorted(whole)))
             (folder / name).write_bytes(_damaged(whole[name], draw))
+            serving_model.problem = ""
             serving_model.look()
             n_loaded += serving_model.current.version != old
             n_silent += not serving_model.problem
@@ -212,18 +214,19 @@ def _raw(client, kind: str, statuses: Counter):
     texts = st.sampled_from(sorted({c for each in contract.features for c in each.categories}))
     cells = st.one_of(st.text(max_size=8), st.integers().map(str), st.floats().map(str), texts)
     values = cells if kind != "json" else st.one_of(cells, st.integers(), st.floats(), st.none())
-    rows = st.lists(
-        st.dictionaries(st.sampled_from([*contract.names(), "other"]), values), max_size=5
-    )
+    changes = st.dictionaries(st.sampled_from([*contract.names(), "other"]), values, max_size=3)
+    right = {key: str(v) if kind != "json" else v for key, v in example_row(contract).items()}
+    rows = st.lists(changes.map(lambda changed: right | changed), max_size=5)
 
-    @given(rows=rows, noise=st.binary(max_size=12))
+    @given(rows=rows, noise=st.just(b"") | st.binary(max_size=12))
     def ask(rows: list[dict], noise: bytes) -> None:
         if kind == "json":
             sent = {"data": json.dumps(rows).encode() + noise, "content_type": "application/json"}
         elif kind == "form":
             sent = {"data": rows[0] if rows else {}}
         else:
-            lines = [",".join(contract.names()), *(",".join(row.values()) for row in rows)]
+            names = contract.names()
+            lines = [",".join(names), *(",".join(row.get(n, "") for n in names) for row in rows)]
             sent = {"data": "\n".join(lines).encode() + noise, "content_type": "text/csv"}
         path = "/batch_predict" if kind == "csv" else "/predict"
         with client.post(path, **sent) as response:

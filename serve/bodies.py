@@ -16,7 +16,7 @@ from serve.upload import Limits
 JSON = "application/json"
 CSV = "text/csv"
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-ON_ERROR = get_args(OnError)
+ON_ERROR = list(get_args(OnError))
 
 
 def json_body() -> Any:

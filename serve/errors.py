@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
@@ -13,7 +14,7 @@ from contract.log_file import LogError
 
 logger = logging.getLogger(__name__)
 
-LOG_RETRY_S = 5  # the log recovers by itself within about this time
+RETRY_AFTER_S = 5  # within about this time, log and disk recover by themselves
 
 
 class ServeError(ValueError):
@@ -103,11 +104,8 @@ def count_rejected(counts: Mapping[tuple[str, str], int]) -> None:
 
 def _answer_log_error(error: LogError) -> Response:
     logger.error("no prediction leaves without its log: %s", error)
-    response = _answer(
-        "The prediction log cannot be written, so nothing is predicted. Try again later.", 503
-    )
-    response.headers["Retry-After"] = str(LOG_RETRY_S)
-    return response
+    told = "The prediction log cannot be written, so nothing is predicted. Try again later."
+    return _answer(told, 503)
 
 
 def _answer_http_error(error: HTTPException) -> Response:
@@ -121,5 +119,9 @@ def _answer_http_error(error: HTTPException) -> Response:
 def _answer(message: str, status: int, body: dict[str, Any] | None = None) -> Response:
     if wants_page():
         page = render_template("error.html", status=status, message=message, **(body or {}))
-        return make_response(page, status)
-    return make_response(jsonify(body or {"error": message}), status)
+        response = make_response(page, status)
+    else:
+        response = make_response(jsonify(body or {"error": message}), status)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response

@@ -3,9 +3,9 @@
 from typing import Any
 
 from contract.features import Contract, Feature
+from serve.bodies import CSV, JSON, MULTIPART, ON_ERROR
 from serve.example import example_row
 
-JSON = "application/json"
 PAGE = "text/html"
 
 
@@ -21,7 +21,7 @@ def describe(contract: Contract, version: str) -> dict[str, Any]:
         "paths": {
             "/predict": {"get": _page("The form"), "post": _predict()},
             "/batch_predict": {"get": _page("The upload page"), "post": _predict_batch()},
-            "/example.csv": {"get": _text("A small table to try /batch_predict with", "text/csv")},
+            "/example.csv": {"get": _text("A small table to try /batch_predict with", CSV)},
             "/model": {"get": _get("The model in service: contract, scores, interval", "Model")},
             "/health": {"get": _get("Whether the process answers", "Health")},
             "/ready": {"get": _ready()},
@@ -109,7 +109,6 @@ def _errors() -> dict[str, Any]:
         "Unauthorized": "The route needs its token",
         "Foreign": "Sent by a page of another site",
         "TooSlow": "The body did not come in time",
-        "NoLength": "The length of the body is missing",
         "TooLarge": "The body, its unpacked content or its number of rows is over the limit",
         "UnknownType": "The content type is not understood",
         "TooMany": "Over the limit of requests by client",
@@ -140,7 +139,6 @@ def _responses(ok: dict[str, Any], **by_status: str) -> dict[str, Any]:
 OF_A_BODY = {
     "s403": "Foreign",
     "s408": "TooSlow",
-    "s411": "NoLength",
     "s413": "TooLarge",
     "s415": "UnknownType",
     "s422": "Problems",
@@ -172,7 +170,7 @@ def _predict_batch() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "file": {"type": "string", "contentMediaType": "text/csv"},
-            "on_error": {"enum": ["refuse", "skip"]},
+            "on_error": {"enum": ON_ERROR},
         },
         "required": ["file"],
     }
@@ -181,18 +179,16 @@ def _predict_batch() -> dict[str, Any]:
         "description": "Comma, semicolon or tab; UTF-8; may be gzipped. The answer holds the rows "
         "as sent, with prediction, lower and upper. on_error=skip leaves out wrong rows.",
         "parameters": [
-            {"name": "on_error", "in": "query", "schema": {"enum": ["refuse", "skip"]}},
+            {"name": "on_error", "in": "query", "schema": {"enum": ON_ERROR}},
         ],
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {"schema": form},
-                "text/csv": {"schema": {"type": "string"}},
+                MULTIPART: {"schema": form},
+                CSV: {"schema": {"type": "string"}},
             },
         },
-        "responses": _responses(
-            {"description": "The table", "content": {"text/csv": {}}}, **OF_A_BODY
-        ),
+        "responses": _responses({"description": "The table", "content": {CSV: {}}}, **OF_A_BODY),
     }
 
 

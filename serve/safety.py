@@ -97,7 +97,8 @@ def _expect_token(view: Callable, settings: Settings) -> None:
     if name and not token:
         return  # open until the token is set
     scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-    is_right = hmac.compare_digest(sent.strip().encode(), token.encode())
+    sent = sent.strip().encode("latin-1")  # as WSGI decodes headers
+    is_right = hmac.compare_digest(sent, token.encode())
     if not (token and is_right and scheme.lower() == "bearer"):
         raise Unauthorized(
             "This route needs its token: Authorization: Bearer ...",

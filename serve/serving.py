@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from contract.artifact import MANIFEST, ArtifactError, Model, load_model
+from contract.artifact import MANIFEST, ArtifactError, Model, load_model, read_manifest
 from contract.encoding import row_encoder
 from contract.features import Contract, Feature
 from serve.check import Check
@@ -73,7 +73,7 @@ class Serving:
         self._folder = folder
         self._metrics = metrics
         self._seen: tuple[int, ...] | None = None
-        self._proven = False
+        self._is_proven = False
         self._n_refused = 0
         self._look_again_s = 0.0
 
@@ -96,20 +96,19 @@ class Serving:
             self._n_refused = 0
         self._seen = seen
         try:
-            self._take(load(self._folder))
+            if read_manifest(self._folder).version != self.current.version:
+                found = load(self._folder)
+                run_canary(found)
+                logger.info("model %s takes the place of %s", found.version, self.current.version)
+                self.current = found
+            elif not self._is_proven:
+                run_canary(self.current)
+            self._is_proven = True
         except Exception as error:  # noqa: BLE001, whatever is wrong with it, the old model stays
             self._refuse(error)
         else:
             self.problem, self._look_again_s = "", float("inf")
         self._metrics.show_model(self.current.version, is_refused=bool(self.problem))
-
-    def _take(self, found: InService) -> None:
-        if self._proven and found.version == self.current.version:
-            return
-        run_canary(found)
-        if found.version != self.current.version:
-            logger.info("model %s takes the place of %s", found.version, self.current.version)
-        self.current, self._proven = found, True
 
     def _refuse(self, error: Exception) -> None:
         pause_s = min(2.0**self._n_refused, LONGEST_PAUSE_S)

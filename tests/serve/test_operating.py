@@ -3,12 +3,16 @@
 import json
 import time
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from serve.app import create_app
+from serve.settings import Settings
+from tests.serve.models import write_model
 from tests.serve.servers import running
 from tests.serve.test_predict import BROWSER, FLAT
 
@@ -27,6 +31,42 @@ def test_health_and_readiness_are_told(client, app):
     ready = client.get("/ready")
     version = app.extensions["serve"].serving.current.version
     assert ready.json == {"ready": True, "model": version, "problem": None}
+
+
+def test_refused_artifact_is_told_by_readiness_and_metrics(tmp_path):
+    write_model(tmp_path / "final", seed=1)
+    app = create_app(Settings(model_folder=tmp_path / "final", prediction_log="off"))
+    client, serving = app.test_client(), app.extensions["serve"].serving
+    new = write_model(tmp_path / "final", seed=2)
+    model = next((tmp_path / "final").glob("*.onnx"))
+    content = model.read_bytes()
+
+    model.write_bytes(content[:-1])
+    serving.look()
+    assert client.get("/ready").status_code == 200  # the old one serves
+    assert "SHA-256" in client.get("/ready").json["problem"]
+    assert samples(client.get("/metrics").text)[("model_refused",)] == 1
+
+    model.write_bytes(content)
+    serving._look_again_s = 0
+    serving.look()
+    assert client.get("/ready").json == {"ready": True, "model": new, "problem": None}
+    told = samples(client.get("/metrics").text)
+    assert told[("model_refused",)] == 0
+    assert told["model_in_service", ("version", new)] == 1
+
+
+@pytest.mark.parametrize(("n_proxies", "client_told"), [(0, "127.0.0.1"), (1, "203.0.113.9")])
+def test_address_that_a_proxy_tells_counts_once_the_proxy_is_trusted(
+    n_proxies, client_told, flats, caplog
+):
+    settings = Settings(model_folder=flats, prediction_log="off", trusted_proxies=n_proxies)
+    client = create_app(settings).test_client()
+
+    with caplog.at_level("INFO"):
+        client.get("/health", headers={"X-Forwarded-For": "203.0.113.9"})
+
+    assert [record.facts["client"] for record in caplog.records] == [client_told]
 
 
 def test_server_whose_log_cannot_be_written_is_not_ready_until_it_can(app, client, tmp_path):

@@ -1,20 +1,23 @@
 """The model in service: a new one takes its place without a gap, a bad one never does."""
 
+import json
 import random
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeRegressor
 
-from contract.artifact import MANIFEST, ArtifactError
+from contract.artifact import MANIFEST
 from contract.features import Contract
 from serve.metrics import Metrics
-from serve.serving import Serving, load, run_canary
+from serve.serving import Serving, load
 from tests.example import NUMBERS_ONLY, ROOT
 from tests.serve.models import write_model
 from tests.serve.servers import free_port, running
@@ -111,15 +114,25 @@ def test_refused_artifact_is_not_loaded_again_at_each_look(serving, folder, monk
     assert len(loads) == 1
 
 
-def test_model_that_cannot_predict_is_not_taken(serving, folder):
+def test_model_that_cannot_predict_is_not_taken(serving, folder, monkeypatch):
     old = serving.current.version
-    write_model(folder, seed=2, interval={"level": 0.9, "half_width": 1.0}, clip=False)
-    broken = load(folder)
-    nothing = type(broken.model)(broken.model.manifest, lambda X: np.array([np.nan]))
+    write_model(folder, seed=2)
+    whole = load(folder)
+    silent = replace(whole.model, raw_predict=lambda X: np.array([np.nan]))
+    monkeypatch.setattr("serve.serving.load", lambda _: replace(whole, model=silent))
 
-    with pytest.raises(ArtifactError, match="expected one number"):
-        run_canary(type(broken)(nothing, broken.check, broken.encode_row))
+    serving.look()
+
     assert serving.current.version == old
+    assert "expected one number" in serving.problem
+
+
+def test_model_loaded_before_the_fork_stays_as_long_as_it_is_the_one_on_disk(serving):
+    loaded = serving.current
+
+    serving.look()
+
+    assert serving.current is loaded
 
 
 def test_no_damage_gets_a_model_into_service(serving, folder, tmp_path):
@@ -136,7 +149,7 @@ def test_no_damage_gets_a_model_into_service(serving, folder, tmp_path):
         else:
             del content[place:]
         (folder / name).write_bytes(content)
-        serving._seen = None
+        serving._seen, serving.problem = None, ""
         serving.look()
         assert serving.current.version == old
         assert serving.problem
@@ -195,6 +208,7 @@ class NotInstalled:
         if name.split(".")[0] in heavy:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NotInstalled())
+import serve.gunicorn_conf
 from serve.app import create_app
 client = create_app().test_client()
 assert client.post("/predict", json=%r).status_code == 200
@@ -238,3 +252,37 @@ def test_skops_model_without_its_library_names_the_requirements(tmp_path):
     assert run.returncode == 1
     assert "serve/requirements-skops.txt" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_sigterm_answers_and_logs_what_is_in_flight(flats, tmp_path):
+    ids, lost = [], []
+    with running(flats, tmp_path) as server:
+
+        def ask_until_the_end() -> None:
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.connect()
+            is_open = True
+            while is_open:
+                try:
+                    connection.request(
+                        "POST", "/predict", json.dumps(FLAT), {"Content-Type": "application/json"}
+                    )
+                    response = connection.getresponse()
+                    ids.append(json.loads(response.read())["id"])
+                    is_open = not response.will_close
+                except OSError as error:
+                    lost.append(error)
+                    is_open = False
+            connection.close()
+
+        threads = [threading.Thread(target=ask_until_the_end) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        server.process.terminate()
+        for thread in threads:
+            thread.join()
+        server.process.wait(timeout=20)
+
+    assert lost == []
+    assert sorted(ids) == [row["id"] for row in server.logged()]
