@@ -7,7 +7,7 @@ numbers come in, and nobody checks or logs them.
 from contextlib import ExitStack
 from statistics import median
 
-from benchmarks.load import CONSTANT, OUR_SETTINGS, Server, load_with_wrk, row_as_json, serving
+from benchmarks.load import CONSTANT, OUR_SETTINGS, cost_of_a_request, row_as_json, serving
 from benchmarks.peer_servers import PEERS, Contestant, prepare
 from benchmarks.report import Section, make_table, verdict
 
@@ -31,11 +31,13 @@ def measure_peers(quick: bool) -> Section:
     with ExitStack() as stack:
         running = [(each, stack.enter_context(each.server)) for each in contestants]
         for each, server in running:
-            load_with_wrk(server.port, 8, 1, each.body, each.path)  # warm
+            cost_of_a_request(server.port, 8, 1, each.body, each.path)  # warm
         for _ in range(n_rounds):
             for n_connections in CONNECTIONS:
                 for each, server in running:
-                    figures = _cost(each, server, n_connections, seconds)
+                    figures = cost_of_a_request(
+                        server, n_connections, seconds, each.body, each.path
+                    )
                     found.setdefault((each.name, n_connections), []).append(figures)
     rows = {
         key: [median(column) for column in zip(*each, strict=True)] for key, each in found.items()
@@ -59,15 +61,3 @@ def measure_peers(quick: bool) -> Section:
             "\n".join(verdict(*ratio, TIMES_OURS, at_least=True) for ratio in ratios.items()),
         ),
     )
-
-
-def _cost(
-    asked: Contestant, server: Server, n_connections: int, seconds: float
-) -> tuple[float, float, float]:
-    """Give the CPU ms of one request, the p99 of the answers' ms, and requests a second."""
-    before_s = server.cpu_s()
-    load = load_with_wrk(server.port, n_connections, seconds, asked.body, asked.path)
-    if load.n_failed:
-        raise RuntimeError(f"{asked.name}: {load.n_failed} of {load.n_requests} requests failed")
-    cpu_ms = 1000 * (server.cpu_s() - before_s) / load.n_requests
-    return cpu_ms, load.p99_ms, load.n_requests / load.seconds

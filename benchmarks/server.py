@@ -10,8 +10,8 @@ from statistics import median
 from benchmarks.load import (
     CONSTANT,
     OUR_SETTINGS,
-    Server,
     answered_until_the_end,
+    cost_of_a_request,
     load_until_shed,
     load_with_wrk,
     p99,
@@ -59,7 +59,7 @@ def measure_json(quick: bool) -> Section:
         for _ in range(n_rounds):
             for n_connections in CONNECTIONS:
                 for name, server in running.items():
-                    figures = _cost(server, n_connections, seconds, body)
+                    figures = cost_of_a_request(server, n_connections, seconds, body)
                     found.setdefault((name, n_connections), []).append(figures)
     rows = {
         key: [median(column) for column in zip(*each, strict=True)] for key, each in found.items()
@@ -81,18 +81,6 @@ def measure_json(quick: bool) -> Section:
             "What was tried is told in docs/decisions/0006-the-server.md.",
         ),
     )
-
-
-def _cost(
-    server: Server, n_connections: int, seconds: float, body: bytes
-) -> tuple[float, float, float]:
-    """Give the CPU ms of one request, the p99 of the answers' ms, and requests a second."""
-    before_s = server.cpu_s()
-    load = load_with_wrk(server.port, n_connections, seconds, body)
-    cpu_ms = 1000 * (server.cpu_s() - before_s) / load.n_requests
-    if load.n_failed:
-        raise RuntimeError(f"{load.n_failed} of {load.n_requests} requests failed")
-    return cpu_ms, load.p99_ms, load.n_requests / load.seconds
 
 
 def measure_start(quick: bool) -> Section:
