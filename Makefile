@@ -86,12 +86,16 @@ INSTALL = uv pip install --quiet --compile-bytecode
 	@$(INSTALL) --python $(SERVE)/python --requirement serve/requirements.txt
 	@touch $@
 
-# programs of Debian: the tests of the pages drive a real browser, wrk makes the load of benchmarks
-.venv/chromium .venv/wrk: .venv/%: | .venv/bin/uv
-	@command -v $* >/dev/null || { [ "$$(id -u)" = 0 ] && \
-		echo "Installing Debian's $*" && apt-get update --quiet=2 && \
-		apt-get install --quiet=2 --yes $* >/dev/null; } || { \
-		echo "$* is needed. On Debian: sudo apt-get install $*"; exit 1; }
+# packages of Debian: the tests of the pages drive a real browser, wrk makes the load of benchmarks
+.venv/chromium: READY = command -v chromium && python -m playwright --version
+.venv/chromium: PACKAGES = chromium libatomic1
+.venv/wrk: READY = command -v wrk
+.venv/wrk: PACKAGES = wrk
+.venv/chromium .venv/wrk: | .venv/ready-dev
+	@{ $(READY); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && \
+		echo "Installing Debian's $(PACKAGES)" && apt-get update --quiet=2 && \
+		apt-get install --quiet=2 --yes $(PACKAGES) >/dev/null; } || { \
+		echo "Missing. On Debian: sudo apt-get install $(PACKAGES)"; exit 1; }
 	@touch $@
 
 .venv-extras/ready: requirements-dev.txt requirements-boost.txt requirements-mlflow.txt | .venv/bin/uv
