@@ -23,6 +23,8 @@ from benchmarks.load import (
 from benchmarks.report import Section, make_table, verdict
 
 PLAIN = ["--worker-class=gthread", "--workers=2", "--threads=4", "--keep-alive=5", "--preload"]
+PLAIN_CONSTANT, OUR_CONSTANT = "a constant, gunicorn's own worker", "a constant, our worker"
+CONSTANTS = (PLAIN_CONSTANT, OUR_CONSTANT)
 N_ROUNDS = 5
 CONNECTIONS = (1, 8)
 ROUND_S = 4
@@ -48,8 +50,8 @@ def measure_json(quick: bool) -> Section:
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
         servers = {
-            "a constant, gunicorn's own worker": serving(*PLAIN, CONSTANT),
-            "a constant": serving(*OUR_SETTINGS, CONSTANT),
+            PLAIN_CONSTANT: serving(*PLAIN, CONSTANT),
+            OUR_CONSTANT: serving(*OUR_SETTINGS, CONSTANT),
             "prediction, not logged": serving(*OUR_SETTINGS, PREDICTION_LOG="off"),
             "prediction": serving(*OUR_SETTINGS),
         }
@@ -64,7 +66,14 @@ def measure_json(quick: bool) -> Section:
     rows = {
         key: [median(column) for column in zip(*each, strict=True)] for key, each in found.items()
     }
-    constant, ours = rows["a constant", 8], rows["prediction", 8]
+    ours = rows["prediction", 8]
+    verdicts = [
+        verdict(
+            f"{what} / that of {name}, 8 connections", ours[place] / rows[name, 8][place], limit
+        )
+        for place, what, limit in ((0, "CPU a request", 1.8), (1, "p99", 3))
+        for name in CONSTANTS
+    ]
     header = ["answers", "connections", "CPU ms a request", "p99 ms", "requests/s"]
     return Section(
         "7 One prediction by JSON",
@@ -75,9 +84,7 @@ def measure_json(quick: bool) -> Section:
             make_table(
                 header, [[*key, f"{cpu:.3f}", ms, round(n)] for key, (cpu, ms, n) in rows.items()]
             ),
-            verdict("CPU a request / that of a constant, 8 connections", ours[0] / constant[0], 1.8)
-            + "\n"
-            + verdict("p99 / that of a constant, 8 connections", ours[1] / constant[1], 3),
+            "\n".join(verdicts),
             "What was tried is told in docs/decisions/0006-the-server.md.",
         ),
     )

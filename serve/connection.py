@@ -1,10 +1,13 @@
 """One client of serve.worker, and the lanes of threads in which its requests find a place."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import socket
+import sys
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -18,7 +21,10 @@ class Lane:
 
     def __init__(self, name: str, n_threads: int, n_places: float = math.inf):
         self.pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
-        self.n_free = n_places
+        self.n_free = self.n_places = n_places
+
+    def is_idle(self) -> bool:
+        return self.n_free == self.n_places
 
 
 class Connection:
@@ -54,6 +60,11 @@ class Connection:
             return None
         except OSError:
             return b""
+
+    def n_unsent(self) -> int:
+        """Count the bytes of answers that the kernel still holds, as the client is slow."""
+        held = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(held, sys.byteorder)
 
     def say(self, text: bytes) -> None:
         """Send a few bytes, or none if they cannot leave at once."""

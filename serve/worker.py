@@ -2,7 +2,9 @@
 
 gunicorn gives a thread to a connection before its request has come, so that a few dozen clients
 that send slowly hold all threads, and `/health` with them. Here the main loop collects each request
-without blocking, and a thread is asked only once all of it is there. There are four lanes:
+without blocking. Once all of a small one is there, the thread of the loop answers it, watched by a
+stand-in (see serve.stand_in); where others wait already, or the body is large, a thread of a lane
+is asked:
 
     vital      /health, /ready, /metrics: own threads, never behind anything else
     requests   all others; when more than `n_queued` wait, the next is turned away
@@ -26,6 +28,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from serve.connection import Connection, Lane
 from serve.incoming import SMALL_BYTES, Incoming, RefusedError
 from serve.limits import REFUSED
+from serve.stand_in import StandIn
 
 VITAL = {"/health", "/ready", "/metrics"}
 N_VITAL_THREADS = 2
@@ -41,6 +44,7 @@ ANSWER_BYTES = 512 * 2**10  # asked of the kernel, so that most answers wait the
 LINGER_S = 5  # in which a client that still sends may read why it was turned away
 STOP_S = 1  # in which a connection without a request may still bring one after SIGTERM
 GIVE_WAY_S = 0.0005
+ROUND_S = 0.02  # of a round of events, in which the loop answers; what is left is for threads
 SWEEP_S = 0.5
 N_BACKLOG = 2048  # connections that the kernel may hold for us
 
@@ -48,7 +52,8 @@ N_BACKLOG = 2048  # connections that the kernel may hold for us
 class Worker(ThreadWorker):
     """Collects requests in the main loop, and answers them in threads."""
 
-    n_queued = 64  # these three are set by gunicorn_conf
+    n_queued = 64  # these four are set by gunicorn_conf
+    answers_itself = True  # rather than in threads, which can wait for the disk together
     max_body_bytes = 500 * 2**20
     patience_s = 10.0  # from the first byte of a request to its last
 
@@ -57,7 +62,9 @@ class Worker(ThreadWorker):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BYTES)
         self.waiting: set[Connection] = set()  # those that are in the poller
         self.of_thread = threading.local()
-        self.next_sweep_s = 0.0
+        self.next_sweep_s = self.round_began_s = 0.0
+        self.stand_in = StandIn(self.turn, partial(self.method_queue.defer, int))
+        self.stand_in.start()
         self.requests = Lane("requests", self.cfg.threads, self.cfg.threads + self.n_queued)
         self.vital = Lane("vital", N_VITAL_THREADS)
         self.uploads = Lane("uploads", N_UPLOAD_THREADS, N_UPLOADS)
@@ -158,12 +165,38 @@ class Worker(ThreadWorker):
         request, lane = conn.incoming.finish(), conn.lane
         if lane is None and request.path in VITAL:
             lane = conn.enter(self.vital)
+        elif lane is None and self.may_answer_here(conn):
+            conn.enter(self.requests)
+            self.answer_here(conn)
+            return
         elif lane is None and self.requests.n_free:
             lane = conn.enter(self.requests)
         elif lane is None:
             conn.refused = 503, "Too many requests at once."
             lane = conn.enter(self.lobby)
         lane.pool.submit(self.work, conn)
+
+    def may_answer_here(self, conn: Connection) -> bool:
+        """Say whether nobody has to wait while the thread of the loop answers this request.
+
+        A client that has sent more, or has not taken its last answer, might make us wait for it.
+        """
+        return (
+            self.answers_itself
+            and not self.stand_in.has_loop
+            and self.requests.is_idle()
+            and time.monotonic() - self.round_began_s < ROUND_S
+            and not conn.incoming.received
+            and not conn.n_unsent()
+        )
+
+    def answer_here(self, conn: Connection) -> None:
+        keep = False
+        try:
+            with self.stand_in.watching():
+                keep = self.handle(conn)
+        finally:
+            self.finish(conn, keep)
 
     def refuse(self, conn: Connection, status: int, why: str) -> None:
         """Turn away what has not come as a whole; the connection ends with it."""
@@ -180,7 +213,7 @@ class Worker(ThreadWorker):
         conn.enter(self.lobby).pool.submit(self.work, conn)
 
     def finish(self, conn: Connection, keep: bool) -> None:
-        """Take the connection back from a thread."""
+        """Take the connection back once its request is answered."""
         conn.leave()
         conn.refused = None
         conn.incoming.forget()
@@ -212,8 +245,16 @@ class Worker(ThreadWorker):
         conn.sock.close()
         self.nr_conns -= 1
 
+    def turn(self) -> None:
+        """Run the loop once; its own thread does so in gunicorn's way, its stand-in in this."""
+        self.notify()
+        self.wait_for_and_dispatch_events(SWEEP_S)
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        super().wait_for_and_dispatch_events(min(timeout, SWEEP_S))
+        events = self.poller.select(min(timeout, SWEEP_S))
+        self.round_began_s = time.monotonic()
+        for key, _ in events:  # some may be stale, if the stand-in has had the loop meanwhile
+            key.data(key.fileobj)
         if self.nr_conns >= self.worker_connections:
             self.make_room()
         now_s = time.monotonic()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serve.worker import GRACE_S
@@ -328,6 +329,44 @@ def test_rush_is_shed_while_the_vital_routes_answer(tmp_path):
     assert (len(accepted), len(shed)) == (5, 20)  # two threads, three that wait
     assert {retry_after for _, retry_after, _ in shed} == {"1"}
     assert max(seconds for *_, seconds in shed) < 0.9
+
+
+def test_answer_that_takes_long_holds_up_nobody(tmp_path):
+    with serving(tmp_path) as server, ThreadPoolExecutor(1) as clients:
+        for _ in range(5):  # the loop is handed over, and back
+            slow = clients.submit(server.ask, "/echo?s=0.3", b"x")
+            time.sleep(0.05)
+            others_s = [seconds_to(server, path) for path in ("/echo", "/health", "/echo")]
+            assert not slow.done()
+            assert max(others_s) < 0.2
+            assert slow.result()[0] == 200
+            assert seconds_to(server, "/echo") < 0.2
+
+
+def test_sigterm_during_an_answer_in_the_main_loop_ends_it_in_peace(tmp_path):
+    with serving(tmp_path) as server, ThreadPoolExecutor(2) as clients:
+        asked = [clients.submit(server.ask, f"/echo?s={s}", b"x") for s in (0.5, 1)]
+        time.sleep(0.2)
+        server.process.terminate()
+
+        assert [each.result()[0] for each in asked] == [200, 200]
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_idle_worker_sleeps(tmp_path):
+    with serving(tmp_path) as server:
+        server.ask("/echo")
+        (worker,) = psutil.Process(server.process.pid).children()
+        time.sleep(0.5)
+        threads = [Path(f"/proc/{worker.pid}/task/{each.id}/status") for each in worker.threads()]
+
+        def n_wakes() -> int:
+            told = "".join(each.read_text() for each in threads)
+            return sum(map(int, re.findall(r"\nvoluntary_ctxt_switches:\s+(\d+)", told)))
+
+        before = n_wakes()
+        time.sleep(1)
+        assert n_wakes() - before < 50  # the stand-in alone would wake 200 times
 
 
 def test_sigterm_answers_what_is_in_flight_and_what_has_begun_to_come(tmp_path):
