@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.features import Contract, Feature
+from contract.features import Contract
 from serve.check import BLANKS, NUMBER
 from serve.upload import Upload
 
@@ -88,29 +87,6 @@ def round_significant(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # of the alternative that is not taken
         rounded = np.rint(values * scale) / scale
         return np.where(n_decimals < 0, np.rint(values / scale) * scale, rounded)
-
-
-def as_json(values: np.ndarray, contract: Contract) -> pa.StringArray:
-    """Write each row's features as a JSON object, for the log; a gap is null."""
-    parts = []
-    for feature, column in zip(contract.features, values.T, strict=True):
-        key = f"{', ' if parts else '{'}{json.dumps(feature.name, ensure_ascii=False)}: "
-        if feature.categories:
-            texts = [json.dumps(each, ensure_ascii=False) for each in feature.categories]
-            pairs = pa.array([key + text for text in [*texts, "null"]])
-            parts.append(pairs.take(np.nan_to_num(column, nan=len(texts)).astype(np.int32)))
-        else:
-            parts += [key, _as_json_numbers(column, feature)]
-    return pc.binary_join_element_wise(*parts, "}", "")
-
-
-def _as_json_numbers(column: np.ndarray, feature: Feature) -> pa.StringArray:
-    is_gap = np.isnan(column)
-    numbers = pa.array(np.where(is_gap, 0.0, column))
-    if feature.dtype == "int":
-        numbers = numbers.cast(pa.int64())  # 72 rather than 72.0
-    texts = numbers.cast(pa.string())
-    return pc.if_else(pa.array(is_gap), "null", texts) if is_gap.any() else texts
 
 
 def _free_name(name: str, taken: set[str]) -> str:

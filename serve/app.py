@@ -1,12 +1,15 @@
 """Put the server together: settings, model, log, routes and what every request passes."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from contract.errors import ContractError
-from contract.prediction_log import PredictionLog
+from contract.predictions.log import PredictionLog
+from contract.predictions.privacy import Privacy
+from contract.settings import read_settings
 from serve.errors import ServeError, answer_errors
 from serve.limits import LimitBody, turn_away
 from serve.metrics import Metrics
@@ -15,7 +18,7 @@ from serve.pages import prepare_pages
 from serve.routes import routes
 from serve.safety import Guard, SafeHeaders, public
 from serve.serving import Serving
-from serve.settings import Settings, read_settings
+from serve.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings.log_path, sync_full=settings.prediction_log_sync == "full"
     )
     app = Flask(__name__)
-    app.extensions["serve"] = Parts(settings, Serving(settings.model_folder, metrics), log, metrics)
+    key = settings.prediction_log_key.get_secret_value()
+    privacy_of = partial(Privacy, settings.prediction_log_features, key)
+    serving = Serving(settings.model_folder, metrics, privacy_of)
+    app.extensions["serve"] = Parts(settings, serving, log, metrics)
     app.json.sort_keys = False
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_json_bytes

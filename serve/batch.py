@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from contract.artifact import Model, Predictions
 from contract.features import Contract
-from serve.answer import ERROR, Table, as_json, as_text
+from serve.answer import ERROR, Table, as_text
 from serve.check import Check, Found, shown
 from serve.columns import CheckedColumn, check_column
 from serve.errors import CheckError, Problem, StorageError, UploadError
 from serve.upload import Chunk, Limits, Upload
 
 OnError = Literal["refuse", "skip"]
-Append = Callable[[list[str], Predictions], object]  # features of each row as a JSON object
+Append = Callable[[np.ndarray, Predictions], object]  # takes checked values, a row each
 
 
 def read_batch(
@@ -133,7 +133,7 @@ class Batch:
         values = values if is_right.all() else values[is_right]
         told = _predict(model, values)
         if append is not None and len(values):
-            append(as_json(values, self._contract).to_pylist(), told)
+            append(values, told)
         new = [as_text(each, is_right) for each in (told.prediction, told.lower, told.upper)]
         return [*rows.columns[:n_sent], *new, *([errors.fill_null("")] * self._skips)]
 

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from contract.log_file import LogError
+from contract.predictions.file import LogError
 
 logger = logging.getLogger(__name__)
 

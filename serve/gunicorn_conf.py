@@ -16,9 +16,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from contract.settings import read_settings
 from serve.errors import ServeError
 from serve.logs import GatheredLines, JsonLines, log_to_stderr
-from serve.settings import Place, Settings, read_settings
+from serve.settings import Place, Settings
 from serve.worker import Worker
 
 
@@ -93,6 +94,7 @@ def post_fork(_: Arbiter, worker: Worker) -> None:
     worker.n_queued = place.queue
     worker.max_body_bytes = settings.max_upload_bytes
     worker.patience_s = place.patience_s
+    worker.answers_itself = settings.prediction_log_sync != "full"
 
 
 def when_ready(_: Arbiter) -> None:

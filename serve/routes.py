@@ -22,7 +22,7 @@ from pydantic_core import to_json
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from contract.artifact import Predictions
-from contract.log_file import LogError
+from contract.predictions.file import LogError
 from serve.answer import SIGNIFICANT_DIGITS
 from serve.batch import read_batch
 from serve.bodies import (
@@ -37,6 +37,7 @@ from serve.bodies import (
 )
 from serve.errors import CheckError, Problem, count_rejected, wants_page
 from serve.example import example_csv
+from serve.logged import as_json
 from serve.openapi import describe
 from serve.safety import guarded, public
 from serve.serving import InService
@@ -121,7 +122,8 @@ def _answer(current: InService, rows: list[Mapping[str, Any]]) -> list[dict[str,
     """Predict checked rows and log them; what this gives has been committed."""
     X = np.concatenate([current.encode_row(row) for row in rows])
     told = current.model.predict(X)
-    ids = _log(current, [to_json(row).decode() for row in rows], told)
+    of_row = current.privacy.of_row
+    ids = _log(current, [to_json(of_row(row)).decode() for row in rows], told)
     unit, version = current.contract.target.unit, current.version
     each = zip(*map(_rounded, (told.prediction, told.lower, told.upper)), ids, strict=True)
     return [
@@ -140,12 +142,17 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()]
 
 
+def _log_table(current: InService, values: np.ndarray, told: Predictions) -> None:
+    _log(current, as_json(values, current.contract, current.privacy).to_pylist(), told)
+
+
 def _log(current: InService, features: list[str], told: Predictions) -> list[str | None]:
     """Write what is about to be answered; gives ids, or none while the log is off."""
     parts = _parts()
     parts.metrics.count_rows(g.source, len(features))
     if parts.log is None:
         return [None] * len(features)
+    parts.log.describe(current.version, current.contract_json)
     return parts.log.append(
         features,
         told,
@@ -175,7 +182,7 @@ def predict_batch() -> Response:
     current = _in_service()
     batch = read_batch(uploaded_file(), current.check, file_limits(), on_error())
     count_rejected(batch.counts)
-    chunks = batch.answer(current.model, partial(_log, current))
+    chunks = batch.answer(current.model, partial(_log_table, current))
     first = next(chunks)  # so that a log that fails is told by the status
     answer = stream_with_context(chain([first], _or_break_off(chunks)))
     response = Response(answer, content_type=f"{CSV}; charset=utf-8")

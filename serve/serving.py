@@ -13,6 +13,7 @@ import numpy as np
 from contract.artifact import MANIFEST, ArtifactError, Model, load_model, read_manifest
 from contract.encoding import row_encoder
 from contract.features import Contract, Feature
+from contract.predictions.privacy import Privacy
 from serve.check import Check
 from serve.metrics import Metrics
 
@@ -28,6 +29,8 @@ class InService:
     model: Model
     check: Check
     encode_row: Callable[[Mapping[str, Any]], np.ndarray]
+    privacy: Privacy  # what of its features is logged
+    contract_json: str
 
     @property
     def version(self) -> str:
@@ -38,11 +41,19 @@ class InService:
         return self.model.manifest.contract
 
 
-def load(folder: Path) -> InService:
-    """Load what lies in the folder; raises ArtifactError if it is not whole."""
+def store_all(contract: Contract) -> Privacy:
+    return Privacy("on", "", contract)
+
+
+def load(folder: Path, privacy_of: Callable[[Contract], Privacy] = store_all) -> InService:
+    """Load what lies in the folder.
+
+    Raises ArtifactError if it is not whole, PrivacyError if its features cannot be hidden.
+    """
     model = load_model(folder)
     contract = model.manifest.contract
-    return InService(model, Check(contract), row_encoder(contract))
+    privacy, as_json = privacy_of(contract), contract.model_dump_json()
+    return InService(model, Check(contract), row_encoder(contract), privacy, as_json)
 
 
 def run_canary(found: InService) -> None:
@@ -62,16 +73,22 @@ def _any_value(feature: Feature) -> Any:
 class Serving:
     """Holds the model in service and follows the folder; a bad artifact there changes nothing."""
 
-    def __init__(self, folder: Path, metrics: Metrics):
+    def __init__(
+        self,
+        folder: Path,
+        metrics: Metrics,
+        privacy_of: Callable[[Contract], Privacy] = store_all,
+    ):
         """Load the model, or raise ArtifactError.
 
         No prediction yet: this runs before gunicorn forks, and the threads that scikit-learn
         starts for its first prediction would be missing in the child, which then hangs.
         """
-        self.current = load(folder)
+        self.current = load(folder, privacy_of)
         self.problem = ""  # why the artifact on disk is not in service
         self._folder = folder
         self._metrics = metrics
+        self._privacy_of = privacy_of
         self._seen: tuple[int, ...] | None = None
         self._is_proven = False
         self._n_refused = 0
@@ -97,7 +114,7 @@ class Serving:
         self._seen = seen
         try:
             if read_manifest(self._folder).version != self.current.version:
-                found = load(self._folder)
+                found = load(self._folder, self._privacy_of)
                 run_canary(found)
                 logger.info("model %s takes the place of %s", found.version, self.current.version)
                 self.current = found

@@ -1,15 +1,13 @@
 """Settings of the server, from the environment; .env.example says what each means."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ByteSize, Field
 from pydantic_core import PydanticCustomError
 
 from contract.artifact import FINAL
-from contract.settings import read_env
-from serve.errors import ServeError
+from contract.predictions.settings import LogSettings
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -28,7 +26,6 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
-Kind = TypeVar("Kind", bound=BaseModel)
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[ByteSize, Field(ge=1)]
@@ -47,13 +44,11 @@ class Place(BaseModel, frozen=True):
     graceful_s: Count = 30  # to end what is in flight
 
 
-class Settings(BaseModel, frozen=True):
+class Settings(LogSettings, frozen=True):
     """What the app may do, and where its files are."""
 
     model_folder: Path = FINAL
     model_poll_s: Annotated[float, Field(gt=0)] = 1.0
-    prediction_log: str = "logs/predictions.db"  # or "off"
-    prediction_log_sync: Literal["normal", "full"] = "normal"
     max_json_bytes: Size = ByteSize(2 * 2**20)
     max_json_rows: Count = 10_000
     max_upload_bytes: Size = ByteSize(500 * 2**20)
@@ -64,21 +59,3 @@ class Settings(BaseModel, frozen=True):
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     metrics_token: str = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-    @property
-    def log_path(self) -> Path | None:
-        return None if self.prediction_log == "off" else Path(self.prediction_log)
-
-
-def read_settings(kind: type[Kind]) -> Kind:
-    """Read the environment and .env; raises ServeError that names each wrong variable."""
-    read_env()
-    given = {name: os.environ.get(name.upper()) for name in kind.model_fields}
-    try:
-        return kind.model_validate({name: value for name, value in given.items() if value})
-    except ValidationError as error:
-        told = [
-            f"{str(each['loc'][0]).upper()} is {each['input']!r}: {each['msg']}"
-            for each in error.errors()
-        ]
-        raise ServeError(". ".join(told) + ". Correct the environment or .env.") from error

@@ -26,6 +26,8 @@ from serve.batch import Batch, read_batch
 from serve.check import Check
 from serve.columns import check_column
 from serve.errors import CheckError, Problem, ServeError, StorageError, TooLargeError, UploadError
+from serve.logged import as_json
+from serve.serving import store_all
 from serve.upload import CHUNK_BYTES, Limits
 from tests.contract.strategies import NO_NUMBERS, broken_cells_of, contracts, rows_of, values_of
 from tests.example import CONTRACT, PLAIN, ROOMS, WITH_GAPS, as_text, make_rows
@@ -225,7 +227,7 @@ def test_first_hundred_problems_are_told_and_all_are_counted():
 def test_wrong_rows_come_back_in_place_with_an_error_if_they_are_to_be_skipped():
     batch, log = read(HEADER + ROW + "80.5,,Gas,good\n" + ROW, on_error="skip"), []
 
-    text = b"".join(batch.answer(make_model(), lambda features, _: log.extend(features)))
+    text = b"".join(batch.answer(make_model(), lambda values, _: log.extend(values)))
 
     assert text.decode() == (
         "area,rooms,heating,condition,prediction,lower,upper,error\n"
@@ -260,10 +262,11 @@ def test_each_row_is_predicted_and_logged_as_if_it_came_alone(data):
 
     if rows:
         batch = read(sent.getvalue(), check)
-        for _ in batch.answer(model, lambda features, told: log.append((features, told))):
+        for _ in batch.answer(model, lambda values, told: log.append((values, told))):
             pass
 
-    features = [json.loads(text) for chunk, _ in log for text in chunk]
+    stored = [as_json(values, contract, store_all(contract)) for values, _ in log]
+    features = [json.loads(text) for chunk in stored for text in chunk.to_pylist()]
     prediction = [value for _, told in log for value in told.prediction]
     assert features == rows
     assert prediction == [model.predict(encode_row(row)).prediction[0] for row in rows]
@@ -336,10 +339,10 @@ def test_odd_predictions_are_written_too():
 def test_gaps_are_blank_cells_where_the_contract_permits_them():
     batch, log = read("id," + HEADER + "1,, ,,\n2," + ROW, GAPPY), []
 
-    text = b"".join(batch.answer(make_model(), lambda features, _: log.extend(features)))
+    text = b"".join(batch.answer(make_model(), lambda values, _: log.extend(values)))
 
     assert text.decode().splitlines()[1] == "1,, ,,,0,-1.5,1.5"
-    assert json.loads(log[0]) == dict.fromkeys(CONTRACT.names())
+    assert np.isnan(log[0]).all()
 
 
 def test_line_of_separators_is_a_blank_line():
@@ -449,8 +452,8 @@ def test_file_that_cannot_be_wound_back_is_read_too():
 def test_rows_are_logged_before_they_leave_and_a_log_that_fails_stops_the_answer():
     events = []
 
-    def append(features: list[str], told: Predictions) -> None:
-        assert len(features) == len(told.prediction)
+    def append(values: np.ndarray, told: Predictions) -> None:
+        assert len(values) == len(told.prediction)
         events.append("log")
         if len(events) == 5:
             raise OSError("no room")

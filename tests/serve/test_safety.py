@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from contract.log_file import LogError
+from contract.predictions.file import LogError
+from contract.settings import SettingsError, read_settings
 from serve.app import create_app
-from serve.errors import ServeError
 from serve.logs import JsonLines
-from serve.settings import Settings, read_settings
+from serve.settings import Settings
 from tests.serve.test_predict import FLAT
 
 
@@ -166,7 +166,7 @@ def test_wrong_setting_is_told_by_its_name(name, value, told, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(ServeError, match=told):
+    with pytest.raises(SettingsError, match=told):
         read_settings(Settings)
 
 

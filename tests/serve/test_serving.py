@@ -103,9 +103,9 @@ def test_refused_artifact_is_not_loaded_again_at_each_look(serving, folder, monk
     write_model(folder, seed=2)
     next(folder.glob("*.onnx")).write_bytes(b"")
 
-    def counted(path: Path):
-        loads.append(path)
-        return load(path)
+    def counted(*arguments: object):
+        loads.append(arguments)
+        return load(*arguments)
 
     monkeypatch.setattr("serve.serving.load", counted)
     for _ in range(20):
@@ -119,7 +119,7 @@ def test_model_that_cannot_predict_is_not_taken(serving, folder, monkeypatch):
     write_model(folder, seed=2)
     whole = load(folder)
     silent = replace(whole.model, raw_predict=lambda X: np.array([np.nan]))
-    monkeypatch.setattr("serve.serving.load", lambda _: replace(whole, model=silent))
+    monkeypatch.setattr("serve.serving.load", lambda *_: replace(whole, model=silent))
 
     serving.look()
 

@@ -1,5 +1,6 @@
 """The SQLite file of the prediction log: its tables, and how to get at it beside others."""
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -11,20 +12,41 @@ from typing import NamedTuple
 
 from contract.errors import ContractError
 
+APPLICATION_ID = 0x50726564  # in the file's header, by which we know our own
 # Times are ISO 8601 text in UTC: they sort, people read them, the date functions of SQLite and
 # PostgreSQL take them, and `time >= '2026-11'` needs no conversion. An id begins with its time, so
-# the index that keeps ids unique also serves ranges of time.
+# the index that keeps ids unique also serves ranges of time. `seq` is the order of commits; the
+# newest row of a table is never deleted, so that none is given twice.
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS predictions (
-        id TEXT NOT NULL PRIMARY KEY, time TEXT NOT NULL, model TEXT NOT NULL, source TEXT NOT NULL,
-        request_id TEXT NOT NULL, features TEXT NOT NULL,
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, model TEXT NOT NULL,
+        source TEXT NOT NULL, request_id TEXT NOT NULL, features TEXT NOT NULL,
         prediction REAL, lower REAL, upper REAL, latency_ms REAL NOT NULL
     )""",
     """CREATE TABLE IF NOT EXISTS rejections (
-        time TEXT NOT NULL, source TEXT NOT NULL,
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, source TEXT NOT NULL,
         field TEXT NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL
     )""",
+    """CREATE TABLE IF NOT EXISTS models (
+        seq INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, time TEXT NOT NULL,
+        contract TEXT NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS truths (
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, truth REAL NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS deliveries (
+        target TEXT NOT NULL, table_name TEXT NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (target, table_name)
+    )""",
+    """CREATE TABLE IF NOT EXISTS undeliverable (
+        target TEXT NOT NULL, table_name TEXT NOT NULL, seq INTEGER NOT NULL, error TEXT NOT NULL,
+        PRIMARY KEY (target, table_name, seq)
+    )""",
+    """CREATE TABLE IF NOT EXISTS delivery_state (
+        target TEXT PRIMARY KEY, time TEXT NOT NULL, problem TEXT NOT NULL
+    )""",
 )
+BALLAST_BYTES = 4 * 2**20  # SQLite needs room even to delete; more than PRUNE_ROWS take
 BUSY_S = 5.0  # how long another program may hold the file before an append fails
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.0001, 0.002  # between two tries to get at the file
 BAD_VALUE = (
@@ -39,7 +61,6 @@ ADVICE = {
     sqlite3.SQLITE_BUSY: f"Another program has held the file for {BUSY_S:.0f} s: end it.",
     sqlite3.SQLITE_FULL: "Free some space; the log then goes on by itself.",
     sqlite3.SQLITE_IOERR: "Free some space or mend the disk; the log then goes on by itself.",
-    sqlite3.SQLITE_CORRUPT: "The file is damaged: move it aside, and a new one is begun.",
     sqlite3.SQLITE_NOTADB: "Name another path, or move the file aside, and a new one is begun.",
 }
 
@@ -62,7 +83,8 @@ PREDICTIONS = Table(
     shared=("time", "model", "source", "request_id", "latency_ms"),
     own=("id", "features", "prediction", "lower", "upper"),
 )
-REJECTIONS = Table("rejections", shared=("time", "source"), own=("field", "rule", "count"))
+MODELS = Table("models", shared=("time",), own=("version", "contract"))
+REJECTIONS = Table("rejections", shared=("time", "source"), own=("id", "field", "rule", "count"))
 
 
 class Files(NamedTuple):
@@ -87,26 +109,51 @@ def files_at(path: str) -> Files | None:
     return Files(main.st_dev, main.st_ino, wal, main.st_size == 0)
 
 
-def set_aside(path: Path) -> None:
-    """Keep what is left of a log that was emptied, or that has lost its WAL; a new one follows."""
-    aside = f"{path}.damaged-{time.time_ns()}"
-    logger.error("%s was emptied, or lost its WAL; it is now %s", path, aside)
-    for suffix in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+def set_aside(path: Path, inode: int) -> None:
+    """Keep what is left of a damaged log, unless another process has done so; a new one follows.
+
+    Damaged means: cut off, emptied, or without its WAL.
+    """
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        found = files_at(str(path))
+        if found is None or found.main != inode:
+            return
+        aside = f"{path}.damaged-{time.time_ns()}"
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    finally:
+        os.close(folder)
+    logger.error("%s was damaged: what is left is now %s, and a new log is begun", path, aside)
 
 
-def _connect_to(path: Path) -> sqlite3.Connection:
-    """Connect to a file that exists; what finds it busy fails at once."""
-    uri = f"{path.absolute().as_uri()}?mode=rw"
+def is_damaged(path: Path, error: BaseException) -> bool:
+    """Say whether an error of SQLite means that this log of ours has lost a part."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return False
+    with path.open("rb") as file:
+        header = file.read(72)
+    return header[68:] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Connect to a file that exists; a statement that finds it busy fails at once."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     return sqlite3.connect(uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
 
 
 def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
+    """Open the log for writing; it is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)  # features may be personal
-    connection = _connect_to(path)
+    lay_ballast(path)
+    connection = connect(path)
     try:
+        if path.stat().st_size == 0:
+            when_free(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # pruning frees the disk
         when_free(connection, "BEGIN IMMEDIATE")
         _make_tables(connection, path)
         when_free(connection, "COMMIT")
@@ -120,17 +167,42 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make our tables in a new file; raises LogError if there are others, and not ours."""
+    """Make our tables in a new file; raises LogError if it is the file of another program."""
     master = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = [name for (name,) in master]
-    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(predictions)")}
-    if tables and columns != {*PREDICTIONS.shared, *PREDICTIONS.own}:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if tables and application_id != APPLICATION_ID:
         raise LogError(
-            f"{path}: nothing was logged, this is a database of another program: it has the tables "
-            f"{', '.join(tables[:5])}, but no predictions with our columns. Name another path."
+            f"{path}: nothing was logged, this is a database of another program, with the tables "
+            f"{', '.join(tables[:5])}. Name another path."
         )
+    if not tables:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for statement in SCHEMA:
         connection.execute(statement)
+
+
+def lay_ballast(path: Path) -> None:
+    """Keep some room on the disk, which pruning gives up once there is none."""
+    ballast = _ballast(path)
+    if ballast.exists():
+        return
+    try:
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+    except OSError:  # the disk is full already
+        ballast.unlink(missing_ok=True)
+
+
+def drop_ballast(path: Path) -> bool:
+    """Give the room up; False if there was none."""
+    had_some = _ballast(path).exists()
+    _ballast(path).unlink(missing_ok=True)
+    return had_some
+
+
+def _ballast(path: Path) -> Path:
+    return Path(f"{path}-ballast")
 
 
 def when_free(connection: sqlite3.Connection, statement: str) -> None:
@@ -155,7 +227,7 @@ def when_free(connection: sqlite3.Connection, statement: str) -> None:
 def checkpoint(path: Path, mode: str) -> int:
     """Copy the WAL into the file as far as the mode allows; return how many pages it holds."""
     try:
-        with closing(_connect_to(path)) as connection:
+        with closing(connect(path)) as connection:
             _, n_pages, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     except sqlite3.Error as error:  # the rows are safe in the WAL; a later attempt may succeed
         logger.warning("%s: its WAL could not be copied into it, %s", path, error)

@@ -26,8 +26,9 @@ from typing import Any
 from uuid_utils import uuid7
 
 from contract.artifact import Predictions
-from contract.log_file import (
+from contract.predictions.file import (
     BAD_VALUE,
+    MODELS,
     PREDICTIONS,
     REJECTIONS,
     Files,
@@ -36,6 +37,7 @@ from contract.log_file import (
     advice_on,
     checkpoint,
     files_at,
+    is_damaged,
     open_log,
     set_aside,
     when_free,
@@ -60,7 +62,8 @@ def _insert(table: Table, n_rows: int) -> str:
     own = [f"?{n_shared + i + 1}" for i in range(n_rows * n_own)]
     rows = (shared + ", ".join(own[i : i + n_own]) for i in range(0, len(own), n_own))
     columns = ", ".join(table.shared + table.own)
-    return f"INSERT INTO {table.name} ({columns}) VALUES ({'), ('.join(rows)})"  # noqa: S608
+    verb = "INSERT OR IGNORE" if table is MODELS else "INSERT"
+    return f"{verb} INTO {table.name} ({columns}) VALUES ({'), ('.join(rows)})"
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +102,9 @@ class PredictionLog:
         self._pen = threading.Lock()  # held to touch all that follows
         self._connection: sqlite3.Connection | None = None
         self._files: Files | None = None  # those that are open
+        self._found: Files | None = None  # those that the last append found
+        self._contracts: dict[str, str] = {}  # by the version of the model
+        self._n_described = 0  # of them are in the file
         self._checkpoint: threading.Thread | None = None
         self._n_pages = 0  # written since the last checkpoint
         self._wal_is_long = False
@@ -132,11 +138,15 @@ class PredictionLog:
 
     def reject(self, source: str, counts: Mapping[tuple[str, str], int]) -> None:
         """Count refused values by field and rule; where that fails, it is only a warning."""
-        own = [(field, rule, count) for (field, rule), count in counts.items()]
+        own = [(str(uuid7()), *key, count) for key, count in counts.items()]
         try:
             self._commit(_Rows(REJECTIONS, (_now(), source), own))
         except LogError as error:
             logger.warning("%d rejections are not counted: %s", sum(counts.values()), error)
+
+    def describe(self, version: str, contract: str) -> None:
+        """Tell which contract, as JSON, the rows of a model follow; written with its first row."""
+        self._contracts[version] = contract
 
     def close(self) -> None:
         """Let go of the file; appends that still wait, or come later, raise LogError."""
@@ -204,12 +214,24 @@ class PredictionLog:
             self._plan_checkpoint(sum(len(rows.own) for rows in group))
 
     def _transact(self, group: list[_Rows]) -> None:
+        try:
+            self._insert_and_commit(group)
+        except sqlite3.DatabaseError as error:
+            if self._found is None or not is_damaged(self.path, error):
+                raise
+            set_aside(self.path, self._found.main)
+            self._insert_and_commit(group)
+
+    def _insert_and_commit(self, group: list[_Rows]) -> None:
         connection = self._connect()
         try:
             when_free(connection, "BEGIN IMMEDIATE")
+            if self._n_described < len(self._contracts):
+                _Rows(MODELS, (_now(),), list(self._contracts.items())).insert(connection)
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")
+            self._n_described = len(self._contracts)
             self._files = self._files or files_at(self._file)
         except BaseException:
             self._disconnect()  # which rolls back; the next append opens the file anew
@@ -218,17 +240,18 @@ class PredictionLog:
     def _connect(self) -> sqlite3.Connection:
         if self._closed:
             raise LogError(f"{self.path}: nothing was logged, the log is closed.")
-        ours, found = self._files, files_at(self._file) if self._files else None
-        if found != ours:  # what goes into them now would be lost
+        ours, found = self._files, files_at(self._file)
+        self._found = found
+        if ours and found != ours:  # what goes into them now would be lost
             self._disconnect()
             if found and found[:2] == ours[:2]:
-                set_aside(self.path)
+                set_aside(self.path, found.main)
         if not self._connection:
             self._connection = open_log(self.path, self._sync_full)
         return self._connection
 
     def _disconnect(self) -> None:
-        self._files = None
+        self._files, self._n_described = None, 0
         if self._connection:
             self._connection.close()
             self._connection = None

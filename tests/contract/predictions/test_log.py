@@ -20,11 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import log_file, prediction_log
 from contract.artifact import Predictions
 from contract.errors import ContractError
-from contract.log_file import LogError
-from contract.prediction_log import PredictionLog
+from contract.predictions import file as log_file
+from contract.predictions import log as prediction_log
+from contract.predictions.file import LogError
+from contract.predictions.log import PredictionLog
 
 # children do no more than append, and never wait for what another thread of ours held
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -106,10 +107,10 @@ def test_row_is_in_the_file_when_append_returns(log, path):
     (row_id,) = append(log)
 
     (row,) = select(path, "SELECT * FROM predictions")
-    assert row[0] == row_id
+    assert row[:2] == (1, row_id)
     assert UUID(row_id).version == 7
-    assert row[2:] == ("0a1b2c3d4e5f", "api", "r-1", ROW, 0.0, -10.5, 10.5, 1.5)
-    time_logged = datetime.fromisoformat(row[1])
+    assert row[3:] == ("0a1b2c3d4e5f", "api", "r-1", ROW, 0.0, -10.5, 10.5, 1.5)
+    time_logged = datetime.fromisoformat(row[2])
     assert before - timedelta(milliseconds=1) <= time_logged <= datetime.now(UTC)
     assert select(path, "SELECT julianday('now') - julianday(time) < 1 FROM predictions") == [(1,)]
 
@@ -475,25 +476,58 @@ def test_database_of_another_program_is_left_as_it_is(log, path, table):
         connection.execute(f"CREATE TABLE {table}")
     content = path.read_bytes()
 
-    with pytest.raises(LogError, match=rf"has the tables {table.split()[0]},.* another path"):
+    with pytest.raises(LogError, match=rf"with the tables {table.split()[0]}\. Name another path"):
         append(log)
 
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_truncated_log_is_named_and_a_new_one_is_begun_in_its_place(path, share):
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_truncated_log_is_kept_aside_and_a_new_one_begun(path, share, caplog):
     with closing(PredictionLog(path)) as log:
         append(log, 1000)
-    os.truncate(path, int(path.stat().st_size * share))
+    n_left = int(path.stat().st_size * share)
+    os.truncate(path, n_left)
 
     with closing(PredictionLog(path)) as log:
-        with pytest.raises(LogError, match="The file is damaged: move it aside"):
-            append(log)
-        path.rename(path.with_suffix(".damaged"))
         ids = append(log)
 
     assert logged_ids(path) == ids
+    (aside,) = path.parent.glob("*.damaged-*")
+    assert aside.stat().st_size == n_left
+    assert f"{path} was damaged: what is left is now {aside}" in caplog.text
+
+
+def test_processes_that_find_a_truncated_log_begin_one_new_log(path):
+    with closing(PredictionLog(path)) as log:
+        append(log, 1000)
+    os.truncate(path, path.stat().st_size // 2)
+
+    def work() -> None:
+        with closing(PredictionLog(path)) as log:
+            for _ in range(20):
+                append(log)
+
+    codes = [exit_code(child) for child in [fork(work) for _ in range(4)]]
+
+    assert codes == [0] * 4
+    assert len(logged_ids(path)) == 80
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+
+
+def test_contract_of_each_model_is_told_once_with_its_first_row(path):
+    with closing(PredictionLog(path)) as log:
+        log.describe("0a1b2c3d4e5f", '{"features": []}')
+        append(log)
+        append(log)
+        log.describe("f5e4d3c2b1a0", '{"features": [1]}')
+        append(log)
+    with closing(PredictionLog(path)) as log:
+        log.describe("f5e4d3c2b1a0", '{"features": [1]}')
+        append(log)
+
+    told = select(path, "SELECT version, contract FROM models ORDER BY seq")
+    assert told == [("0a1b2c3d4e5f", '{"features": []}'), ("f5e4d3c2b1a0", '{"features": [1]}')]
 
 
 def test_path_that_is_a_folder_is_an_error(tmp_path):
