@@ -21,7 +21,7 @@ serve: .venv-serve/ready ## answer predictions on http://127.0.0.1:8080 from mod
 		$(INSTALL) --python $(SERVE)/python --requirement serve/requirements-skops.txt; fi
 	@$(SERVE)/python -m gunicorn --config python:serve.gunicorn_conf
 
-test: .venv/ready-dev .venv/chromium ## run the tests
+test: .venv/ready-dev .venv/chromium .venv/strace ## run the tests
 	@python -m pytest -m "not extras"
 
 test-extras: .venv-extras/ready ## run the tests of the optional requirements: boosting, MLflow
@@ -45,8 +45,9 @@ bench: .venv/ready-dev .venv-serve/ready .venv/wrk ## measure speed; takes long,
 bench-peers: .venv/ready-dev .venv-serve/ready .venv/wrk ## measure MLflow's and BentoML's servers beside ours; installs them
 	@python -m benchmarks --only peers
 
-chaos: .venv/ready-dev ## kill runs at random moments and compare with a clean one; takes long
+chaos: .venv/ready-dev .venv-serve/ready ## kill runs, servers and databases, and see that nothing is lost; takes long
 	@python -m benchmarks.chaos_repro
+	@python -m benchmarks --only faults
 
 lock: .venv/bin/uv ## pin all requirements anew, so that every set fits every other
 	@uv pip compile $(LOCK) requirements-dev.in requirements-boost.in requirements-mlflow.in \
@@ -86,12 +87,15 @@ INSTALL = uv pip install --quiet --compile-bytecode
 	@$(INSTALL) --python $(SERVE)/python --requirement serve/requirements.txt
 	@touch $@
 
-# packages of Debian: the tests of the pages drive a real browser, wrk makes the load of benchmarks
+# packages of Debian: the tests of the pages drive a real browser, strace shows when the prediction
+# log waits for the disk, wrk makes the load of benchmarks
 .venv/chromium: READY = command -v chromium && python -m playwright --version
 .venv/chromium: PACKAGES = chromium libatomic1
+.venv/strace: READY = command -v strace
+.venv/strace: PACKAGES = strace
 .venv/wrk: READY = command -v wrk
 .venv/wrk: PACKAGES = wrk
-.venv/chromium .venv/wrk: | .venv/ready-dev
+.venv/chromium .venv/strace .venv/wrk: | .venv/ready-dev
 	@{ $(READY); } >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && \
 		echo "Installing Debian's $(PACKAGES)" && apt-get update --quiet=2 && \
 		apt-get install --quiet=2 --yes $(PACKAGES) >/dev/null; } || { \

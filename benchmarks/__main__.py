@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.batches import measure_batch
+from benchmarks.faults import measure_faults
+from benchmarks.long_log import measure_long_log
 from benchmarks.peers import measure_peers
 from benchmarks.report import RESULTS, Section, update
 from benchmarks.reruns import measure_cold, measure_growth, measure_noop, measure_one_grid
@@ -39,8 +41,10 @@ SECTIONS: dict[str, Callable[[bool], Section]] = {
     "damage": measure_damage,
     "requests": measure_requests,
     "peers": measure_peers,
+    "faults": measure_faults,
+    "long_log": measure_long_log,
 }
-ON_REQUEST = {"peers"}  # installs what nothing else here needs
+ON_REQUEST = {"peers", "faults"}  # installs what nothing else here needs; is part of `make chaos`
 
 logger = logging.getLogger(__name__)
 

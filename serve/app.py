@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -20,6 +21,10 @@ from serve.safety import Guard, SafeHeaders, public
 from serve.serving import Serving
 from serve.settings import Settings
 
+if TYPE_CHECKING:
+    from contract.predictions.outbox import Lag
+    from serve.shipper import Keeper
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -29,14 +34,28 @@ class Parts:
     serving: Serving
     log: PredictionLog | None  # None: PREDICTION_LOG=off
     metrics: Metrics = field(default_factory=Metrics)
+    keeper: "Keeper | None" = None  # of the process that delivers the log, if there is a database
 
     def start(self) -> None:
         """Begin what needs threads; called in each worker, after the fork."""
         self.serving.follow(self.settings.model_poll_s)
+        if self.keeper is not None:
+            self.keeper.start()
 
     def close(self) -> None:
         if self.log is not None:
             self.log.close()
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def lag(self) -> "Lag | None":
+        """Give how far the database is behind the log; None if there is no database."""
+        if self.settings.database is None:
+            return None
+        from contract.predictions.outbox import lag_of  # see _make_keeper
+
+        lag, _ = lag_of(self.settings.log_path, self.settings.database.name)
+        return lag
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -54,7 +73,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     key = settings.prediction_log_key.get_secret_value()
     privacy_of = partial(Privacy, settings.prediction_log_features, key)
     serving = Serving(settings.model_folder, metrics, privacy_of)
-    app.extensions["serve"] = Parts(settings, serving, log, metrics)
+    parts = Parts(settings, serving, log, metrics, _make_keeper(settings))
+    app.extensions["serve"] = parts
     app.json.sort_keys = False
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_json_bytes
@@ -77,6 +97,14 @@ def create_app(settings: Settings | None = None) -> Flask:
         n = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)
     return app
+
+
+def _make_keeper(settings: Settings) -> "Keeper | None":
+    if settings.database is None:
+        return None
+    from serve.shipper import Keeper  # brings psycopg2 along, which few need
+
+    return Keeper(settings)
 
 
 def wsgi() -> Flask:

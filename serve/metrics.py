@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,6 +12,9 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from contract.predictions.outbox import Lag
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
@@ -77,9 +81,23 @@ class Metrics:
             self._version = version
         self._refused.set(is_refused)
 
-    def text(self) -> bytes:
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self._own)
-        of_all = CollectorRegistry()
-        MultiProcessCollector(of_all)
-        return generate_latest(of_all)
+    def text(self, lag: "Lag | None" = None) -> bytes:
+        """Give all counts, and how far the delivery of the prediction log is behind, if it is."""
+        told = self._own
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            told = CollectorRegistry()
+            MultiProcessCollector(told)
+        return generate_latest(told) + _lag_as_text(lag)
+
+
+def _lag_as_text(lag: "Lag | None") -> bytes:
+    """Write two gauges that no worker counts: they are read from the log's file."""
+    if lag is None:
+        return b""
+    rows, oldest = "prediction_log_undelivered_rows", "prediction_log_oldest_undelivered_seconds"
+    return (
+        f"# HELP {rows} Rows of the log that the database does not have yet\n"
+        f"# TYPE {rows} gauge\n{rows} {lag.n_rows}\n"
+        f"# HELP {oldest} How long the oldest of them has waited\n"
+        f"# TYPE {oldest} gauge\n{oldest} {lag.oldest_s:.3f}\n"
+    ).encode()

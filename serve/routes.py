@@ -226,21 +226,26 @@ def health() -> Response:
 @routes.get("/ready")
 @public
 def ready() -> tuple[Response, int]:
-    """Say which model is in service, and what keeps a newer one, or all predictions, from it."""
-    serving, log = _parts().serving, _parts().log
-    if log is not None and log.fails:
-        log.reject("ready", {("", "attempt"): 0})  # nobody else may ask, until we are ready again
-    is_ready = log is None or not log.fails
+    """Say which model is in service, and what keeps a newer one, or all predictions, from it.
+
+    A database that is behind keeps nobody from an answer.
+    """
+    serving, log, lag = _parts().serving, _parts().log, _parts().lag()
+    # who fails is asked nothing until it is ready again, so that we have to try
+    is_ready = log is None or not log.fails or log.recovers()
     problem = serving.problem or None if is_ready else "The prediction log cannot be written."
-    answer = jsonify(ready=is_ready, model=serving.current.version, problem=problem)
-    return answer, 200 if is_ready else 503
+    told = {"ready": is_ready, "model": serving.current.version, "problem": problem}
+    if lag is not None:
+        told["undelivered"] = {"rows": lag.n_rows, "oldest_s": round(lag.oldest_s, 1)}
+    return jsonify(told), 200 if is_ready else 503
 
 
 @routes.get("/metrics")
 @guarded("metrics_token")
 def metrics() -> Response:
     """Give the counts of all workers in Prometheus' text format."""
-    return Response(_parts().metrics.text(), content_type="text/plain; version=0.0.4")
+    parts = _parts()
+    return Response(parts.metrics.text(parts.lag()), content_type="text/plain; version=0.0.4")
 
 
 @routes.get("/openapi.json")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tests.postgres import postgres, postgres_server  # noqa: F401, fixtures of all folders
+
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "candidates": ["linear", "ridge", "decision_tree"],

@@ -6,7 +6,7 @@ In a bare trial on two free cores, that cost 24 us of processor an append alone 
 threads, p99 0.6 ms; a writer thread behind a queue cost 70 and 35; a lock that all must pass, 24
 and 46, p99 7 ms. With checkpoints and all, it is 32 and 31 to 55.
 
-The order of rows in the file (`rowid`) is the order of their commits, so a reader that remembers
+The order of rows in the file (`seq`) is the order of their commits, so a reader that remembers
 the last one it saw misses none.
 """
 
@@ -16,12 +16,10 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from uuid_utils import uuid7
 
@@ -33,7 +31,6 @@ from contract.predictions.file import (
     REJECTIONS,
     Files,
     LogError,
-    Table,
     advice_on,
     checkpoint,
     files_at,
@@ -42,46 +39,13 @@ from contract.predictions.file import (
     set_aside,
     when_free,
 )
+from contract.predictions.rows import Mark, Rows
 
-ROWS_A_STATEMENT = 100  # more gain nothing
 ROWS_A_COMMIT = 10_000  # some 20 ms, in which other processes wait
 CHECKPOINT_PAGES, LONG_WAL_PAGES = 4_000, 16_000  # of 4 KiB
 PAGES_A_COMMIT, ROWS_A_PAGE = 3, 8  # about, for rows of some 400 bytes
 
 logger = logging.getLogger(__name__)
-
-
-@cache
-def _insert(table: Table, n_rows: int) -> str:
-    """Give the statement for n rows, which binds once what they share.
-
-    It costs half of what `executemany` does.
-    """
-    n_shared, n_own = len(table.shared), len(table.own)
-    shared = "".join(f"?{i + 1}, " for i in range(n_shared))
-    own = [f"?{n_shared + i + 1}" for i in range(n_rows * n_own)]
-    rows = (shared + ", ".join(own[i : i + n_own]) for i in range(0, len(own), n_own))
-    columns = ", ".join(table.shared + table.own)
-    verb = "INSERT OR IGNORE" if table is MODELS else "INSERT"
-    return f"{verb} INTO {table.name} ({columns}) VALUES ({'), ('.join(rows)})"
-
-
-@dataclass(eq=False, slots=True)
-class _Rows:
-    """Rows of one append, on their way into the file."""
-
-    table: Table
-    shared: tuple
-    own: list[tuple]
-    turn: Any = field(default_factory=threading.Lock)  # held until they are in, or next to write
-    taken: bool = False
-    error: BaseException | None = None  # why they are not in the file
-
-    def insert(self, connection: sqlite3.Connection) -> None:
-        for first in range(0, len(self.own), ROWS_A_STATEMENT):
-            rows = self.own[first : first + ROWS_A_STATEMENT]
-            values = (*self.shared, *chain.from_iterable(rows))
-            connection.execute(_insert(self.table, len(rows)), values)
 
 
 class PredictionLog:
@@ -97,7 +61,7 @@ class PredictionLog:
         self._file = str(path)
         self.fails = False  # the last append could not be written
         self._sync_full = sync_full
-        self._waiting: deque[_Rows] = deque()  # its first is writing, or about to
+        self._waiting: deque[Rows] = deque()  # its first is writing, or about to
         self._door = threading.Lock()  # held to look at those who wait
         self._pen = threading.Lock()  # held to touch all that follows
         self._connection: sqlite3.Connection | None = None
@@ -133,16 +97,22 @@ class PredictionLog:
         ids = [str(uuid7()) for _ in features]
         numbers = (told.prediction.tolist(), told.lower.tolist(), told.upper.tolist())
         own = list(zip(ids, features, *numbers, strict=True))
-        self._commit(_Rows(PREDICTIONS, (_now(), model, source, request_id, latency_ms), own))
+        self._commit(Rows(PREDICTIONS, (_now(), model, source, request_id, latency_ms), own))
         return ids
 
     def reject(self, source: str, counts: Mapping[tuple[str, str], int]) -> None:
         """Count refused values by field and rule; where that fails, it is only a warning."""
         own = [(str(uuid7()), *key, count) for key, count in counts.items()]
         try:
-            self._commit(_Rows(REJECTIONS, (_now(), source), own))
+            self._commit(Rows(REJECTIONS, (_now(), source), own))
         except LogError as error:
             logger.warning("%d rejections are not counted: %s", sum(counts.values()), error)
+
+    def recovers(self) -> bool:
+        """Say whether the file can be written again, by writing a number of no meaning."""
+        with suppress(LogError):
+            self._commit(Mark(PREDICTIONS, (), []))
+        return not self.fails
 
     def describe(self, version: str, contract: str) -> None:
         """Tell which contract, as JSON, the rows of a model follow; written with its first row."""
@@ -154,7 +124,7 @@ class PredictionLog:
             self._closed = True
             self._let_go()
 
-    def _commit(self, rows: _Rows) -> None:
+    def _commit(self, rows: Rows) -> None:
         rows.turn.acquire()
         with self._door:
             self._waiting.append(rows)
@@ -173,7 +143,7 @@ class PredictionLog:
         if rows.error:
             raise LogError(self._explain(rows.error)) from rows.error
 
-    def _take(self) -> list[_Rows]:
+    def _take(self) -> list[Rows]:
         """Take from those who wait, us first, as many as make one short transaction."""
         group, n_rows = [], 0
         with self._door:
@@ -185,7 +155,7 @@ class PredictionLog:
                 group.append(rows)
         return group
 
-    def _leave(self, group: list[_Rows]) -> None:
+    def _leave(self, group: list[Rows]) -> None:
         """Let those go whose rows are done with, and call the next to write."""
         if not group:
             return
@@ -196,7 +166,7 @@ class PredictionLog:
                 if rows.turn.locked():
                     rows.turn.release()
 
-    def _write(self, group: list[_Rows]) -> None:
+    def _write(self, group: list[Rows]) -> None:
         """Commit what a group holds, or leave in its rows why not."""
         try:
             self._transact(group)
@@ -213,7 +183,7 @@ class PredictionLog:
                 rows.error = None
             self._plan_checkpoint(sum(len(rows.own) for rows in group))
 
-    def _transact(self, group: list[_Rows]) -> None:
+    def _transact(self, group: list[Rows]) -> None:
         try:
             self._insert_and_commit(group)
         except sqlite3.DatabaseError as error:
@@ -222,12 +192,12 @@ class PredictionLog:
             set_aside(self.path, self._found.main)
             self._insert_and_commit(group)
 
-    def _insert_and_commit(self, group: list[_Rows]) -> None:
+    def _insert_and_commit(self, group: list[Rows]) -> None:
         connection = self._connect()
         try:
             when_free(connection, "BEGIN IMMEDIATE")
             if self._n_described < len(self._contracts):
-                _Rows(MODELS, (_now(),), list(self._contracts.items())).insert(connection)
+                Rows(MODELS, (_now(),), list(self._contracts.items())).insert(connection)
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")

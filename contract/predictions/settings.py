@@ -46,11 +46,13 @@ class LogSettings(BaseModel, frozen=True):
         url = secret.get_secret_value()
         try:
             parts = urlsplit(url)
-            is_url = parts.scheme in {"postgresql", "postgres"} and parts.port != 0
+            # an @ so late stands behind a / of the password, which would be shown as a name
+            is_url = parts.scheme in {"postgresql", "postgres"} and "@" not in parts.path
+            is_url = is_url and parts.port != 0
         except ValueError:  # its port is no number
             is_url = False
         if url and not (is_url and (parts.hostname or "host=" in parts.query)):
-            raise PydanticCustomError("url", f"expected {URL_FORM}")
+            raise PydanticCustomError("url", f"expected {URL_FORM}, with %2F for / and the like")
         return secret
 
     @model_validator(mode="after")

@@ -19,7 +19,10 @@ from urllib.request import Request, urlopen
 from tests.example import ROOT
 
 START_S = 30
-OTHERS_SETTINGS = ("HOST", "PORT", "WORKERS", "THREADS", "PREDICTION_LOG", "PROMETHEUS")
+OTHERS_SETTINGS = (
+    *("HOST", "PORT", "WORKERS", "THREADS", "PREDICTION_LOG", "PROMETHEUS"),
+    *("DATABASE_URL", "DB_"),
+)
 
 
 @dataclass(frozen=True)

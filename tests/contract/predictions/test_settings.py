@@ -48,7 +48,13 @@ def test_missing_part_of_the_five_is_named(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql://me:secret@h/x", "me:secret@h", "postgresql://", "postgresql://me:secret@h:port/x"],
+    [
+        "mysql://me:secret@h/x",
+        "me:secret@h",
+        "postgresql://",
+        "postgresql://me:secret@h:port/x",
+        "postgresql://me:1/secret@h/x",
+    ],
 )
 def test_url_that_is_none_is_told_without_its_password(url, monkeypatch, tmp_path):
     with pytest.raises(SettingsError, match=r"DATABASE_URL .* expected postgresql://") as caught:

@@ -1,0 +1,240 @@
+"""What answered predictions survive on their way to PostgreSQL: kills, stops and frosts."""
+
+import asyncio
+import json
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+import psutil
+import psycopg2
+
+from benchmarks.load import OUR_SETTINGS, Server, ask, p99, row_as_json, serving
+from benchmarks.report import Section, make_table, verdict
+from contract.artifact import read_manifest
+from contract.predictions.database import migrate
+from contract.predictions.settings import DatabaseAddress
+from tests.postgres import Postgres
+
+logger = logging.getLogger(__name__)
+
+N_ANSWERS, N_FAULTS = 120_000, 30
+QUICK_ANSWERS, QUICK_FAULTS = 24_000, 6
+RATE = 500.0  # requests a second, some eighth of what the server bears
+N_CLIENTS = 16
+CALM_S = 2.0  # between two faults
+LIMIT_S = 60.0  # for rows to come at all
+SEED = 20261101
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One request; times are those of the monotonic clock."""
+
+    due_s: float  # when it was to be sent
+    seconds: float  # from then to its answer
+    id: str  # empty if the connection broke before the answer
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    began_s: float
+    ended_s: float  # the cause is gone
+    back_s: float  # from then until a row that was logged after it is in the table
+
+
+class Site:
+    """A server under load, its shipper and its database."""
+
+    def __init__(self, server: Server, postgres: Postgres):
+        self.server, self.postgres = server, postgres
+
+    def processes(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """Give the workers, and the shippers."""
+        workers = psutil.Process(self.server.process.pid).children()
+        below = [child for worker in workers for child in worker.children()]
+        return workers, [each for each in below if "serve.shipper" in each.cmdline()]
+
+    def kill_worker(self) -> None:
+        self.processes()[0][0].send_signal(signal.SIGKILL)  # the oldest; another takes its place
+
+    def kill_shipper(self) -> None:
+        for shipper in self.processes()[1]:
+            shipper.send_signal(signal.SIGKILL)
+
+    def wait_for_row_after(self, moment: float) -> None:
+        """Wait until the table has a row that was logged after the moment, in epoch seconds."""
+        give_up = time.monotonic() + LIMIT_S
+        query = "SELECT count(*) FROM predictions WHERE time > to_timestamp(%s)"
+        while time.monotonic() < give_up:
+            try:
+                if self.postgres.execute(query, moment)[0][0]:
+                    return
+            except psycopg2.OperationalError:
+                pass  # it is not there yet
+            time.sleep(0.02)
+        raise RuntimeError(f"no row came within {LIMIT_S:.0f} s of the end of a fault")
+
+
+def faults_of(site: Site) -> dict[str, tuple[Callable[[], None], float, Callable[[], None]]]:
+    """Name what begins a fault, the seconds that it lasts, and what ends it."""
+    postgres = site.postgres
+    return {
+        "a worker killed": (site.kill_worker, 0.0, bool),
+        "the shipper killed": (site.kill_shipper, 0.0, bool),
+        "PostgreSQL stopped": (postgres.stop, 1.5, postgres.start),
+        "PostgreSQL restarted": (postgres.stop, 0.0, postgres.start),
+        "PostgreSQL killed": (postgres.kill, 1.5, postgres.start),
+        "PostgreSQL frozen": (postgres.freeze, 7.0, postgres.thaw),
+    }
+
+
+def measure_faults(quick: bool) -> Section:
+    """Let clients ask at a steady pace while one fault follows the other; then count."""
+    n_answers, n_faults = (QUICK_ANSWERS, QUICK_FAULTS) if quick else (N_ANSWERS, N_FAULTS)
+    with ExitStack() as stack:
+        postgres = stack.enter_context(Postgres())
+        migrate(DatabaseAddress(postgres.url()), read_manifest().contract)
+        server = stack.enter_context(serving(*OUR_SETTINGS, DATABASE_URL=postgres.url()))
+        clients = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+        asked = clients.submit(ask_steadily, server.port, n_answers, row_as_json())
+        faults = _make_faults(Site(server, postgres), n_faults, asked)
+        answers, drain_s = asked.result(), _seconds_to_drain(server)
+        with closing(psycopg2.connect(postgres.url())) as database, database.cursor() as cursor:
+            cursor.execute("SELECT id::text FROM predictions")
+            stored = [row_id for (row_id,) in cursor]
+    return _section(answers, faults, stored, drain_s)
+
+
+def _make_faults(site: Site, n_faults: int, asked: Future) -> list[Fault]:
+    kinds = faults_of(site)
+    names = (list(kinds) * (n_faults // len(kinds) + 1))[:n_faults]
+    random.Random(SEED).shuffle(names)  # noqa: S311, an order
+    done = []
+    time.sleep(2 * CALM_S)
+    for name in names:
+        if asked.done():
+            raise RuntimeError(f"the load ended after {len(done)} of {n_faults} faults")
+        begin, lasts_s, end = kinds[name]
+        began_s = time.monotonic()
+        begin()
+        time.sleep(lasts_s)
+        end()
+        ended_s, ended_at = time.monotonic(), time.time()
+        site.wait_for_row_after(ended_at)
+        done.append(Fault(name, began_s, ended_s, time.monotonic() - ended_s))
+        logger.info("%s: back after %.2f s", name, done[-1].back_s)
+        time.sleep(2 * CALM_S)
+    return done
+
+
+def _seconds_to_drain(server: Server) -> float:
+    began = time.monotonic()
+    while time.monotonic() - began < LIMIT_S:
+        told = _metric(server.port, "prediction_log_undelivered_rows")
+        if told == 0:
+            return time.monotonic() - began
+        time.sleep(0.05)
+    raise RuntimeError(f"{told:.0f} rows are still undelivered after {LIMIT_S:.0f} s")
+
+
+def _metric(port: int, name: str) -> float:
+    _, body = ask(port, "/metrics")
+    lines = body.decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def _section(
+    answers: list[Answered], faults: list[Fault], stored: list[str], drain_s: float
+) -> Section:
+    ids = [each.id for each in answers if each.id]
+    due, seconds = (np.array([getattr(a, name) for a in answers]) for name in ("due_s", "seconds"))
+    was_answered = np.array([bool(each.id) for each in answers])
+    is_calm = was_answered.copy()
+    for fault in faults:
+        is_calm &= ~_within(due, fault)
+    calm_ms = 1000 * p99(seconds[is_calm])
+    rows = [["none", "", int(is_calm.sum()), "", f"{calm_ms:.2f}", ""]]
+    for kind in sorted({fault.kind for fault in faults}):
+        of_kind = [fault for fault in faults if fault.kind == kind]
+        during = was_answered & np.any([_within(due, fault) for fault in of_kind], axis=0)
+        ms = 1000 * p99(seconds[during])
+        back_s = max(fault.back_s for fault in of_kind)
+        rows.append(
+            [kind, len(of_kind), int(during.sum()), f"{back_s:.2f}", f"{ms:.2f}", ms / calm_ms]
+        )
+    ratios = [row[-1] for row in rows[1:]]
+    return Section(
+        "17 The prediction log under faults",
+        (
+            f"{len(ids):,} answers to {N_CLIENTS} clients at {RATE:.0f} requests a second, "
+            f"{len(faults)} faults in mixed order; {len(answers) - len(ids)} requests had no "
+            "answer as their worker was killed. Clients, server and PostgreSQL share the "
+            "processors. Times count from when a request was due. Back: from the end of the cause "
+            "until a newer row was in the table, the longest.",
+            make_table(["fault", "times", "answers during it", "back, s", "p99 ms", "ratio"], rows),
+            verdict("answered rows that are not in PostgreSQL", len({*ids} - {*stored}), 0)
+            + "\n"
+            + verdict("rows that are there twice", len(stored) - len({*stored}), 0)
+            + "\n"
+            + verdict("p99 during a fault / without, the worst", max(ratios), 1.1)
+            + "\n"
+            + verdict("back after a fault, s, the longest", max(f.back_s for f in faults), 2),
+            f"Rows without an answer (committed, then the worker was killed): "
+            f"{len({*stored} - {*ids})}. The outbox was empty {drain_s:.1f} s after the last "
+            "answer.",
+        ),
+    )
+
+
+def _within(moments: np.ndarray, fault: Fault) -> np.ndarray:
+    """Say which moments fall into a fault and its aftermath, which are CALM_S at the least."""
+    end_s = max(fault.ended_s + fault.back_s, fault.began_s + CALM_S)
+    return (moments >= fault.began_s) & (moments <= end_s)
+
+
+def ask_steadily(port: int, n_answers: int, body: bytes) -> list[Answered]:
+    """Post at a steady pace until so many were answered."""
+    return asyncio.run(_ask_steadily(port, n_answers, body))
+
+
+async def _ask_steadily(port: int, n_answers: int, body: bytes) -> list[Answered]:
+    began = time.monotonic()
+    each = n_answers // N_CLIENTS
+    found = await asyncio.gather(
+        *(_client(port, each, body, began + i / RATE) for i in range(N_CLIENTS))
+    )
+    return [answer for answers in found for answer in answers]
+
+
+async def _client(port: int, n_answers: int, body: bytes, due_s: float) -> list[Answered]:
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    sent = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+    answers, streams, n_answered = [], None, 0
+    while n_answered < n_answers:
+        await asyncio.sleep(due_s - time.monotonic())
+        row_id = ""
+        try:
+            streams = streams or await asyncio.open_connection("127.0.0.1", port)
+            row_id = await _ask(*streams, sent)
+        except (OSError, asyncio.IncompleteReadError):
+            streams = None
+        answers.append(Answered(due_s, time.monotonic() - due_s, row_id))
+        n_answered += bool(row_id)
+        due_s += N_CLIENTS / RATE
+    return answers
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> str:
+    writer.write(sent)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return json.loads(await reader.readexactly(length))["id"]

@@ -1,0 +1,261 @@
+"""The log's side of its delivery: which rows wait, how far a target has them, and what may leave.
+
+The log is the queue: a row waits while its `seq` is above what `deliveries` tells of its table.
+Workers append meanwhile and never wait for who reads; what is written here is written in moments.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from contract.predictions.database import COLUMNS
+from contract.predictions.file import (
+    APPLICATION_ID,
+    LogError,
+    advice_on,
+    checkpoint,
+    connect,
+    drop_ballast,
+    files_at,
+    lay_ballast,
+    when_free,
+)
+from contract.predictions.pruning import ALL, first_id, prune, writing
+
+TABLES = ("models", "predictions", "rejections", "truths")  # in the order of their delivery
+NEEDS_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+logger = logging.getLogger(__name__)
+
+
+class Lag(NamedTuple):
+    """What a target has not yet got."""
+
+    n_rows: int
+    oldest_s: float  # how long the oldest of them has waited
+
+
+def take_lock(path: Path) -> int | None:
+    """Give a descriptor that holds the right to deliver this log; None while another has it.
+
+    The right ends with the last process that holds the descriptor, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(f"{path}-shipper", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+class Outbox:
+    """What one target still has to get of the log at a path; for one thread.
+
+    There may be no log yet, and another file may take its place, which then is read from its start.
+    Without a target all rows count as delivered, for those who only prune.
+    """
+
+    def __init__(self, path: Path, target: str | None) -> None:
+        self.path = path
+        self._target = target
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+        self._version = -1  # of the data, as has_news saw it last
+        self._cursors: dict[str, int] = {}
+        self._is_saved = True
+
+    def has_news(self) -> bool:
+        """Say whether anybody has committed since this was asked last; cheap."""
+        with self._log() as log:
+            if log is None:
+                return False
+            (version,) = log.execute("PRAGMA data_version").fetchone()
+            was, self._version = self._version, version
+            return version != was
+
+    def next_rows(self, table: str, limit: int) -> list[tuple]:
+        """Give (seq, *COLUMNS[table]) of the first rows that wait, in the order of commits."""
+        query = f"SELECT seq, {', '.join(COLUMNS[table])} FROM {table} "  # noqa: S608
+        with self._log() as log:
+            if log is None:
+                return []
+            where = "WHERE seq > ? ORDER BY seq LIMIT ?"
+            return log.execute(query + where, (self._cursors.get(table, 0), limit)).fetchall()
+
+    def delivered(self, table: str, seq: int) -> None:
+        """Note that the target has all rows up to this one; `save` writes it down."""
+        self._cursors[table] = seq
+        self._is_saved = False
+
+    def save(self) -> None:
+        """Write down what was delivered, if the log from which it came is still in its place.
+
+        Where that fails, it is remembered while this log is open, and else delivered again.
+        """
+        if self._is_saved:
+            return
+        with self._log(reopen=False) as log:
+            if log is not None:
+                with writing(log):
+                    self._write_cursors(log)
+        self._is_saved = True
+
+    def set_apart(self, table: str, seq: int, error: str) -> None:
+        """Keep a row that the target cannot take, and go on behind it."""
+        self.delivered(table, seq)
+        row = (self._target, table, seq, error)
+        with self._log(reopen=False) as log:
+            if log is not None:
+                with writing(log):
+                    log.execute("INSERT OR REPLACE INTO undeliverable VALUES (?, ?, ?, ?)", row)
+                    self._write_cursors(log)
+
+    def say(self, problem: str) -> bool:
+        """Tell those who ask what keeps rows waiting, '' for nothing; False if there is no log."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        row = (self._target, now, problem)
+        with self._log() as log:
+            if log is None:
+                return False
+            with writing(log):
+                log.execute("INSERT OR REPLACE INTO delivery_state VALUES (?, ?, ?)", row)
+        return True
+
+    def lag(self) -> Lag:
+        """Give how many rows wait; cheap, however many there are."""
+        with self._log() as log:
+            return Lag(0, 0.0) if log is None else _lag(log, self._cursors)
+
+    def prune(self, keep_days: float, limit: int = ALL) -> int:
+        """Delete delivered rows older than so many days, at most `limit`; give how many.
+
+        The newest row of a table stays, so that no `seq` is given twice; so do undeliverable ones.
+        The disk gets its space back. It goes in steps so short that appends hardly notice, and
+        works on a full disk, too, for which the ballast makes room.
+        """
+        before, n_rows = first_id(time.time() - keep_days * 86_400), 0
+        try:
+            while True:
+                try:
+                    for n in self._prune(before, limit - n_rows):
+                        n_rows += n
+                    return n_rows
+                except LogError as error:
+                    if not (_code(error.__cause__) in NEEDS_ROOM and drop_ballast(self.path)):
+                        raise
+                    logger.warning("%s: the ballast makes room to prune a full disk", self.path)
+        finally:
+            if self.path.exists():
+                lay_ballast(self.path)
+
+    def close(self) -> None:
+        self._version, self._cursors, self._is_saved = -1, {}, True
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _log(self, *, reopen: bool = True) -> Iterator[sqlite3.Connection | None]:
+        """Give the log at the path; None if there is none, or another than was open.
+
+        After a failure it is opened anew, unless it only is full or busy, so that what was
+        delivered is remembered. A file that was moved is let go at once: its successor may have
+        got the index of its WAL, in which we would write.
+        """
+        try:
+            if self._connection and self._inode != _inode_at(self.path):
+                self.close()
+            if reopen and self._connection is None:
+                self._open()
+            yield self._connection
+        except (sqlite3.Error, OSError) as error:
+            if _code(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+                self.close()
+            why = f"{self.path}: it can be neither delivered nor pruned, {error}."
+            raise LogError(f"{why} {advice_on(error)}") from error
+
+    def _open(self) -> None:
+        inode = _inode_at(self.path)
+        if inode is None:
+            return
+        connection = connect(self.path)
+        try:
+            if not _is_log(connection):
+                connection.close()
+                return
+            connection.execute("PRAGMA synchronous = NORMAL")  # no wait for the disk
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # workers see to it
+            connection.execute("PRAGMA secure_delete = FAST")  # freed pages leave the file anyway
+            self._cursors = _cursors(connection, self._target)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._inode = connection, inode
+
+    def _write_cursors(self, log: sqlite3.Connection) -> None:
+        rows = [(self._target, *each) for each in self._cursors.items()]
+        log.executemany("INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?)", rows)
+
+    def _prune(self, before: str, limit: int) -> Iterator[int]:
+        with self._log() as log:
+            if log is not None:
+                delivered = None if self._target is None else self._cursors
+                yield from prune(log, delivered, before, limit)
+                checkpoint(self.path, "PASSIVE")  # which cuts the file
+
+
+def lag_of(path: Path, target: str) -> tuple[Lag, str]:
+    """Give how far a target is behind, and why, '' if nothing is wrong; waits for nobody."""
+    if not path.exists():
+        return Lag(0, 0.0), ""
+    try:
+        with closing(connect(path, read_only=True)) as log:
+            if not _is_log(log):
+                return Lag(0, 0.0), ""
+            query = "SELECT problem FROM delivery_state WHERE target = ?"
+            problem = log.execute(query, (target,)).fetchone() or ("",)
+            return _lag(log, _cursors(log, target)), problem[0]
+    except sqlite3.Error as error:
+        return Lag(0, 0.0), f"{path}: what waits to be delivered cannot be read, {error}."
+
+
+def _lag(log: sqlite3.Connection, cursors: Mapping[str, int]) -> Lag:
+    n_rows, oldest_s = 0, 0.0
+    for table in TABLES:
+        query = f"SELECT seq, time FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1"  # noqa: S608
+        first = log.execute(query, (cursors.get(table, 0),)).fetchone()
+        if first:
+            (last,) = log.execute(f"SELECT max(seq) FROM {table}").fetchone()  # noqa: S608
+            n_rows += last - first[0] + 1
+            age = datetime.now(UTC) - datetime.fromisoformat(first[1])
+            oldest_s = max(oldest_s, age.total_seconds())
+    return Lag(n_rows, oldest_s)
+
+
+def _cursors(log: sqlite3.Connection, target: str | None) -> dict[str, int]:
+    query = "SELECT table_name, seq FROM deliveries WHERE target = ?"
+    return dict(log.execute(query, (target,)).fetchall())
+
+
+def _is_log(connection: sqlite3.Connection) -> bool:
+    """Say whether this is a log, with its tables; another process may be about to make them."""
+    when_free(connection, "PRAGMA application_id")
+    return connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+
+
+def _inode_at(path: Path) -> tuple[int, int] | None:
+    found = files_at(str(path))
+    return found and found[:2]
+
+
+def _code(error: BaseException | None) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail

@@ -1,0 +1,74 @@
+"""Deliver now to the database what waits in the local file."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from contract.predictions.counts import delivery_of
+from contract.predictions.database import Database
+from contract.predictions.delivery import deliver_once
+from contract.predictions.outbox import Outbox, lag_of, take_lock
+from contract.predictions.read import FileReader
+from contract.predictions.settings import DatabaseAddress, LogSettings
+from ops.predictions.command import CommandError, note, say
+
+LOOK_S = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(options: argparse.Namespace, settings: LogSettings) -> None:
+    path, address = settings.log_path, settings.database
+    if address is None or path is None:
+        raise CommandError("There is no database to deliver to: set DATABASE_URL.")
+    FileReader(path)  # raises LogError unless it is a log
+    show = _show_on_terminal if sys.stderr.isatty() else _show_nothing
+    if (lock := _take_turn(path, address, show)) is None:
+        say(f"{address.name} has all rows; the server's shipper delivered them.")
+        return
+    try:
+        n_rows = _deliver(path, address, show)
+    finally:
+        os.close(lock)
+    say(f"{address.name} has all rows of {path}, {n_rows:,} of them only now.")
+    delivery = delivery_of(settings)
+    if delivery and delivery.n_undeliverable:
+        note(f"{delivery.n_undeliverable:,} rows cannot be delivered and are kept in {path}.")
+
+
+def _take_turn(path: Path, address: DatabaseAddress, show: Callable[[int], None]) -> int | None:
+    """Wait while the server's own shipper delivers; None once nothing is left to do."""
+    while (lock := take_lock(path)) is None:
+        lag, problem = lag_of(path, address.name)
+        if problem:
+            raise CommandError(f"The server's shipper is at it, and has a problem: {problem}")
+        if not lag.n_rows:
+            return None
+        show(lag.n_rows)
+        time.sleep(LOOK_S)
+    return lock
+
+
+def _deliver(path: Path, address: DatabaseAddress, show: Callable[[int], None]) -> int:
+    n_rows = 0
+    with closing(Outbox(path, address.name)) as outbox, closing(Database(address)) as database:
+        database.expect_tables()
+        while n_more := deliver_once(outbox, database):
+            n_rows += n_more
+            show(outbox.lag().n_rows)
+        outbox.say("")
+    return n_rows
+
+
+def _show_on_terminal(n_waiting: int) -> None:
+    sys.stderr.write(f"\r{n_waiting:>12,} rows wait " + ("\n" if n_waiting == 0 else ""))
+
+
+def _show_nothing(n_waiting: int) -> None:
+    pass

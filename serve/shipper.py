@@ -1,0 +1,212 @@
+"""The process that delivers the prediction log to PostgreSQL, and what keeps one alive.
+
+A process of its own, since it must neither take the interpreter's lock from requests nor end with
+the worker that happened to start it. Each worker has a Keeper, which tries the lock of the log; who
+gets it starts the process and hands the lock over. When the process ends, however it does, the
+kernel frees the lock, and the next Keeper to try starts another; when the worker ends, the pipe to
+its process closes, and the process ends, too.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from contract.errors import ContractError
+from contract.predictions.database import Database
+from contract.predictions.delivery import Delivery
+from contract.predictions.outbox import Outbox, take_lock
+from contract.predictions.settings import LogSettings
+from contract.settings import read_settings
+from serve.logs import log_to_stderr
+
+MODULE = "serve.shipper"  # also while it runs as __main__
+ROOT = Path(__file__).parents[1]
+LOOK_S = 0.5
+EARLY_S = 1.0  # a process that lives so long did not fail at its start
+LONGEST_PAUSE_S = 5.0  # between two that did
+DRAIN_S, END_S = 2.0, 2.5  # to deliver what is left, and to end by force where that hangs
+NICE = 10  # answers come first
+
+logger = logging.getLogger(MODULE)
+
+
+class Settings(LogSettings, frozen=True):
+    """What the process needs to know."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Keeper:
+    """Keeps one process alive that delivers the log, together with those of other workers."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        """Take settings with a log and a database."""
+        self._path = settings.log_path.absolute()
+        self._environment = {
+            "PREDICTION_LOG": str(self._path),
+            "PREDICTION_LOG_KEEP_DAYS": str(settings.prediction_log_keep_days),
+            "DATABASE_URL": settings.database.url,
+        }
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="shipper", daemon=True)
+        self._process: subprocess.Popen | None = None
+        self._began_s = 0.0
+        self._n_early = 0  # processes before this one that failed at their start
+        self._told = ""
+
+    def start(self) -> None:
+        """Begin to look after it; called in each worker, after the fork."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the process deliver what is left and end, if this worker has started it."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._process:
+            self._process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):  # somebody has frozen it
+                self._process.wait(2 * END_S)
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+            except OSError as error:
+                self._tell(f"cannot be started: {error}")
+            self._stop.wait(LOOK_S)
+
+    def _look(self) -> None:
+        """Start the process if there is none."""
+        if self._process:
+            status = self._process.poll()
+            if status is None:
+                return
+            self._process.stdin.close()
+            self._process = None
+            self._note_end(status)
+        lock = take_lock(self._path)
+        if lock is None:
+            return
+        try:
+            self._n_early = _n_early(lock)
+            if not _is_in_pause(lock, self._n_early):
+                self._begin(lock)
+        finally:
+            os.close(lock)  # the process has its own
+
+    def _begin(self, lock: int) -> None:
+        _write_n_early(lock, self._n_early + 1)  # until it has lived for a while
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        path = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        self._began_s = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(lock)],
+            env=os.environ | self._environment | path,
+            stdin=subprocess.PIPE,
+            pass_fds=[lock],  # and nothing else, no socket of the server
+            start_new_session=True,  # Ctrl-C is for the server, which then ends it
+        )
+
+    def _note_end(self, status: int) -> None:
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        lived_s = time.monotonic() - self._began_s
+        if lived_s >= EARLY_S:
+            self._told = ""
+            self._tell(f"{how}, another follows")
+        elif self._n_early == 0:
+            pauses = f"another follows, after pauses of up to {LONGEST_PAUSE_S:.0f} s"
+            self._tell(f"{how} {lived_s:.1f} s after its start, {pauses}")
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            logger.error("the shipper of %s %s", self._path, what)
+            self._told = what
+
+
+def _n_early(lock: int) -> int:
+    """Read how many processes in a row have failed at their start; all workers count together."""
+    digits = os.pread(lock, 4, 0)
+    return int(digits) if digits.isdigit() else 0
+
+
+def _write_n_early(lock: int, n: int) -> None:
+    with suppress(OSError):  # the disk is full; the delivery may empty it
+        os.pwrite(lock, b"%04d" % min(n, 9999), 0)
+
+
+def _is_in_pause(lock: int, n_early: int) -> bool:
+    """Say whether the last start is too recent, after so many that failed, for another."""
+    since_s = time.time() - os.fstat(lock).st_mtime
+    pause_s = min(LOOK_S * 2 ** min(n_early - 1, 10), LONGEST_PAUSE_S)
+    return n_early > 0 and 0 <= since_s < pause_s
+
+
+def main() -> None:
+    """Deliver until the pipe from whoever started this closes, or a signal comes.
+
+    The number of a descriptor that holds the lock may be given; else the lock is taken here.
+    """
+    os.nice(NICE)
+    log_to_stderr("INFO")
+    sys.excepthook = lambda *error: logger.critical("the shipper fails", exc_info=error)
+    try:
+        settings = read_settings(Settings)
+        logging.root.setLevel(settings.log_level)
+        lock = int(sys.argv[1]) if sys.argv[1:] else _take_lock(settings)
+    except ContractError as error:
+        logger.error("%s", error)
+        raise SystemExit(1) from error
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    for task in (partial(_await_end, stop), partial(_await_success, lock)):
+        threading.Thread(target=task, daemon=True).start()
+    deliver(settings, stop)
+
+
+def _take_lock(settings: LogSettings) -> int:
+    if settings.log_path is None or settings.database is None:
+        raise ContractError("DATABASE_URL is not set, expected where the log is to be delivered.")
+    lock = take_lock(settings.log_path)
+    if lock is None:
+        raise ContractError(f"{settings.log_path}: another process delivers it already.")
+    return lock
+
+
+def _await_end(stop: threading.Event) -> None:
+    """Wait until the pipe is closed, and then not for ever: a database may hang."""
+    while os.read(0, 1024):
+        pass
+    stop.set()
+    time.sleep(END_S)
+    os._exit(0)  # what is not noted as delivered will be sent again
+
+
+def _await_success(lock: int) -> None:
+    time.sleep(EARLY_S)
+    _write_n_early(lock, 0)
+
+
+def deliver(settings: LogSettings, stop: threading.Event) -> None:
+    """Deliver the log of the settings to their database, until told to stop."""
+    outbox = Outbox(settings.log_path, settings.database.name)
+    database = Database(settings.database)
+    delivery = Delivery(outbox, database, settings.prediction_log_keep_days)
+    logger.info("%s is delivered to %s from now on", settings.log_path, settings.database.name)
+    delivery.run(stop)
+    delivery.drain(DRAIN_S)
+    database.close()
+    outbox.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Truths: attached to the right rows, all or none, and what is wrong with a file is told."""
+
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract.features import Contract
+from tests.example import AREA, RENT
+from tests.logged import GAS, append, deliver, describe
+
+STRANGE = "01a20000-0000-7000-8000-00000000000{}"
+
+
+@pytest.fixture(params=["file", "database"])
+def logged(request, log, path):
+    """Give the ids of three predictions, in the file or in a database."""
+    ids = append(log, [GAS] * 3)
+    if request.param == "database":
+        deliver(path, request.getfixturevalue("database").url)
+    return ids
+
+
+@pytest.fixture
+def truths(request, path):
+    """Give what looks up all truths, by id, wherever they are to be."""
+
+    def look_up() -> dict[str, float]:
+        if "database" in request.fixturenames or "database" in str(request.node.callspec.params):
+            database = request.getfixturevalue("database")
+            return dict(database.execute("SELECT id::text, truth FROM prediction_truths"))
+        return local_truths(path)
+
+    return look_up
+
+
+def local_truths(path) -> dict[str, float]:
+    with closing(sqlite3.connect(path)) as connection:
+        return dict(connection.execute("SELECT id, truth FROM truths").fetchall())
+
+
+def write(tmp_path, *lines: str, name: str = "truths.csv") -> str:
+    (tmp_path / name).write_text("\n".join(lines) + "\n", "utf-8")
+    return name
+
+
+def test_truths_are_attached_by_id(ops, logged, truths, tmp_path):
+    name = write(tmp_path, "id,truth", f"{logged[2]},72.5", f"{logged[0].upper()}, -0 ")
+
+    told = ops("truth", name)
+
+    assert told.code == 0
+    assert truths() == {logged[0]: 0.0, logged[2]: 72.5}
+    assert "has the truths of 2 predictions, from the column truth of truths.csv" in told.out
+    assert "2 are new, 0 took the place of another, 0 were known" in told.out
+
+
+def test_second_truth_takes_the_place_of_the_first(ops, logged, truths, tmp_path):
+    ops("truth", write(tmp_path, "id,truth", *(f"{row_id},1" for row_id in logged[:2])))
+
+    told = ops("truth", write(tmp_path, "id,truth", *(f"{row_id},2" for row_id in logged)))
+
+    assert "1 are new, 2 took the place of another, 0 were known" in told.out
+    assert truths() == dict.fromkeys(logged, 2.0)
+    told = ops("truth", "truths.csv")
+    assert "0 are new, 0 took the place of another, 3 were known" in told.out
+
+
+def test_unknown_ids_are_counted_and_nothing_is_attached(ops, logged, truths, tmp_path):
+    lines = [f"{STRANGE.format(place)},{place}" for place in range(7)]
+    name = write(tmp_path, "id,truth", f"{logged[0]},1", *lines)
+
+    told = ops("truth", name)
+
+    assert (told.code, told.out) == (1, "")
+    assert "7 of 8 ids are not in" in told.err
+    assert f"{STRANGE.format(0)} (truths.csv, line 3)" in told.err
+    assert STRANGE.format(4) in told.err
+    assert STRANGE.format(5) not in told.err
+    assert "--skip-unknown" in told.err
+    assert truths() == {}
+
+
+def test_unknown_ids_are_skipped_where_it_is_wanted(ops, logged, truths, tmp_path):
+    name = write(tmp_path, "id,truth", f"{STRANGE.format(1)},9999999", f"{logged[0]},1")
+
+    told = ops("truth", name, "--skip-unknown")
+
+    assert told.code == 0
+    assert "1 ids are not in the log and were skipped" in told.out
+    assert truths() == {logged[0]: 1.0}
+
+
+def test_with_a_database_truths_go_there_alone(ops, log, path, database, tmp_path):
+    ids = append(log, [GAS])
+    deliver(path, database.url)
+
+    before = datetime.now(UTC)
+    ops("truth", write(tmp_path, "id,truth", f"{ids[0]},5"))
+
+    ((time,),) = database.execute("SELECT time FROM prediction_truths")
+    assert before <= time <= datetime.now(UTC)
+    assert local_truths(path) == {}
+
+
+def test_rows_that_wait_for_the_database_are_told(ops, log, path, database, tmp_path):
+    deliver(path, database.url)
+    ids = append(log, [GAS])
+
+    told = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},5"))
+
+    assert told.code == 1
+    assert "rows wait to be delivered: python -m ops.predictions ship" in told.err
+
+
+def test_role_that_may_only_add_attaches_truths_and_replaces_none(
+    ops, log, path, database, tmp_path, monkeypatch
+):
+    ids = append(log, [GAS] * 2)
+    deliver(path, database.url)
+    database.execute("CREATE ROLE adder LOGIN PASSWORD 'p'")
+    try:
+        ops("migrate", "--grant-to", "adder")
+        monkeypatch.setenv("DATABASE_URL", database.url_of("adder", "p"))
+
+        first = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},1"))
+        second = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},2", f"{ids[1]},2"))
+
+        assert first.code == 0
+        assert second.code == 1
+        assert "takes a role that may INSERT and UPDATE prediction_truths" in second.err
+        assert database.execute("SELECT truth FROM prediction_truths") == [(1.0,)]
+    finally:
+        database.execute("DROP OWNED BY adder")
+        database.execute("DROP ROLE adder")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("truths.csv", "id;truth;note\n{0};1.5;\n{1};2;a\n"),
+        ("truths.csv", "\ufeffid,truth\r\n{0},1.5\r\n{1},2\r\n"),
+        ("truths.csv", '"note","truth","id"\n"a, b","1.5","{0}"\n,"2",{1}\n'),
+        ("truths.csv", "id,monthly rent\n{0},1.5\n{1},2\n"),
+        ("truths.csv", "id,rent,truth\n{0},7,1.5\n{1},8,2e0\n"),
+        ("truths.TSV", "id\ttruth\n{0}\t1.5\n{1}\t2\n"),
+        ("truths.txt", "id|truth\n{0}|1.5\n\n{1}|2\n"),
+        ("truths.jsonl", '{{"id": "{0}", "truth": 1.5}}\n\n{{"truth": 2, "id": "{1}"}}'),
+    ],
+)
+def test_table_of_any_form_is_read(ops, log, path, tmp_path, name, content):
+    ids = append(log, [GAS] * 2)
+    (tmp_path / name).write_text(content.format(*ids), "utf-8", newline="")
+
+    told = ops("truth", name)
+
+    assert (told.code, told.err) == (0, "")
+    assert local_truths(path) == dict(zip(ids, [1.5, 2.0], strict=True))
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.int64(), pa.decimal128(10, 2), pa.string()])
+def test_parquet_is_read(ops, log, path, tmp_path, kind):
+    ids = append(log, [GAS] * 2)
+    truths = pa.array(["1", "2"]).cast(kind)
+    pq.write_table(pa.table({"id": ids, "rent": truths}), tmp_path / "truths.parquet")
+
+    told = ops("truth", "truths.parquet")
+
+    assert "from the column rent" in told.out
+    assert local_truths(path) == dict(zip(ids, [1.0, 2.0], strict=True))
+
+
+def test_export_can_be_given_back_with_its_truths(ops, log, path, tmp_path):
+    ids = append(log, [GAS] * 2)
+    ops("truth", write(tmp_path, "id,truth", *(f"{row_id},3" for row_id in ids)))
+    ops("export", "--output", "log.parquet")
+
+    assert "2 were known" in ops("truth", "log.parquet").out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("42,1", "id is '42', expected one such as an answer of the server holds"),
+        (",1", "id is ''"),
+        ("{0},", "the truth is blank"),
+        ("{0}", "the truth is blank"),
+        ("{0},  ", "the truth is blank"),
+        ("{0},many", "the truth is 'many', expected a number such as 72.5"),
+        ('{0},"72,5"', "the truth is '72,5'"),
+        ("{0},nan", "the truth is 'nan'"),
+        ("{0},1_0", "the truth is '1_0'"),
+        ("{0},inf", "the truth is 'inf'"),
+        ("{0},1e999", "the truth is"),
+        ("{0},-1", "the truth is -1, expected rent of 0 to 20000 EUR/month"),
+        ("{0},20001", "the truth is 20001"),
+        ("{1},1", "id {1} is there twice, first in line 2"),
+    ],
+)
+def test_wrong_line_is_named_and_nothing_is_attached(ops, log, path, tmp_path, line, words):
+    ids = append(log, [GAS] * 2)
+    name = write(tmp_path, "id,truth", f"{ids[1]},1", line.format(*ids))
+
+    told = ops("truth", name)
+
+    assert (told.code, told.out) == (1, "")
+    assert f"truths.csv, line 3: {words.format(*ids)}" in told.err
+    assert "Nothing was attached" in told.err
+    assert local_truths(path) == {}
+
+
+def test_wrong_lines_are_told_together_the_first_ten_of_them(ops, log, tmp_path):
+    append(log, [GAS])
+    name = write(tmp_path, "id,truth", *(f"{place},1" for place in range(30)))
+
+    told = ops("truth", name)
+
+    assert [f"line {n}:" in told.err for n in (2, 11, 12)] == [True, True, False]
+    assert "and 20 more" in told.err
+
+
+def test_rows_of_parquet_and_lines_of_json_are_named(ops, log, tmp_path):
+    ids = append(log, [GAS])
+    pq.write_table(pa.table({"id": ids, "truth": [None]}), tmp_path / "truths.parquet")
+    write(tmp_path, "", '{"id": "x", "truth": true}', name="truths.jsonl")
+
+    assert "truths.parquet, row 1: the truth is blank" in ops("truth", "truths.parquet").err
+    assert "truths.jsonl, line 2: id is 'x'" in ops("truth", "truths.jsonl").err
+
+
+def test_range_is_that_of_the_model_which_predicted(ops, log, tmp_path):
+    old = append(log, [GAS])
+    wider = Contract.model_validate({"target": RENT | {"range": [0, 90000]}, "features": [AREA]})
+    describe(log, wider, "ffffffffffff")
+    new = append(log, [GAS], model="ffffffffffff")
+
+    assert ops("truth", write(tmp_path, "id,truth", f"{new[0]},50000")).code == 0
+    assert ops("truth", write(tmp_path, "id,truth", f"{old[0]},50000")).code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("truths.csv", "", "has the columns none"),
+        (
+            "truths.csv",
+            "id,mark\n",
+            "has the columns id, mark; expected id, and one of truth, rent",
+        ),
+        ("truths.csv", "truth\n1\n", "has the columns truth; expected id"),
+        ("truths.csv", "id,truth\n", "holds a header only"),
+        ("truths.csv", 'id,truth\n"1,2\n', "cannot be read as csv"),
+        ("truths.csv", "id,truth\nÄ,1\n".encode("latin-1"), "is not UTF-8"),
+        ("truths.parquet", "PAR1", "cannot be read as parquet"),
+        ("truths.jsonl", "[1]\n", "truths.jsonl, line 1 is no JSON object"),
+        ("truths.jsonl", "{", "truths.jsonl, line 1 is no JSON object"),
+        ("truths.xlsx", "PK", "ends in '.xlsx', expected one of .csv"),
+        ("truths", "", "ends in 'nothing'"),
+    ],
+)
+def test_file_that_is_no_table_of_truths_is_told(ops, log, tmp_path, name, content, words):
+    append(log, [GAS])
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(content)
+
+    told = ops("truth", name)
+
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("ERROR: truths")
+    assert words in told.err
+
+
+@pytest.mark.parametrize(("name", "words"), [("none.csv", "does not exist"), ("f.csv", "a folder")])
+def test_file_that_is_none_is_told(ops, log, tmp_path, name, words):
+    append(log, [GAS])
+    (tmp_path / "f.csv").mkdir()
+
+    told = ops("truth", name)
+
+    assert told.code == 1
+    assert words in told.err
+
+
+def test_words_of_a_file_do_not_command_the_terminal(ops, log, tmp_path):
+    append(log, [GAS])
+
+    told = ops("truth", write(tmp_path, "id,truth", "\x1b[2J,1"))
+
+    assert "\x1b" not in told.err
+
+
+def test_truths_show_in_the_statistics(ops, log, tmp_path):
+    ids = append(log, [GAS] * 2)  # predictions 0 and 1
+    ops("truth", write(tmp_path, "id,truth", f"{ids[1]},3.5"))
+
+    assert json.loads(ops("stats", "--json").out)["mean_absolute_error"] == 2.5
