@@ -128,7 +128,7 @@ class Serving:
         self._metrics.show_model(self.current.version, is_refused=bool(self.problem))
 
     def _refuse(self, error: Exception) -> None:
-        pause_s = min(2.0**self._n_refused, LONGEST_PAUSE_S)
+        pause_s = min(2.0 ** min(self._n_refused, 10), LONGEST_PAUSE_S)
         self._n_refused += 1
         self._look_again_s = time.monotonic() + pause_s
         self.problem = f"{type(error).__name__}: {error}"

@@ -46,6 +46,7 @@ SCHEMA = (
         target TEXT PRIMARY KEY, time TEXT NOT NULL, problem TEXT NOT NULL
     )""",
 )
+LONGEST_WAL_BYTES = 64 * 2**20  # that is kept for the next rows, once it was copied
 BALLAST_BYTES = 4 * 2**20  # SQLite needs room even to delete; more than PRUNE_ROWS take
 BUSY_S = 5.0  # how long another program may hold the file before an append fails
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.0001, 0.002  # between two tries to get at the file
@@ -148,7 +149,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
     """Open the log for writing; it is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)  # features may be personal
+    _make_file(path)
     lay_ballast(path)
     connection = connect(path)
     try:
@@ -160,10 +161,20 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
         when_free(connection, "PRAGMA journal_mode = WAL")
         when_free(connection, f"PRAGMA synchronous = {'FULL' if sync_full else 'NORMAL'}")
         when_free(connection, "PRAGMA wal_autocheckpoint = 0")  # see _plan_checkpoint
+        when_free(connection, f"PRAGMA journal_size_limit = {LONGEST_WAL_BYTES}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make the file if there is none; one that is there is not opened.
+
+    To close it again would part with all locks that this process has on it, as POSIX has it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # features may be personal
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:

@@ -19,11 +19,11 @@ from serve.shipper import NICE
 from tests.contract.predictions.test_delivery import ids_there
 from tests.contract.predictions.test_outbox import add_old
 from tests.example import ROOT
-from tests.postgres import FreshDatabase, postgres, postgres_server  # noqa: F401, fixtures
+from tests.postgres import FreshDatabase
 from tests.serve.servers import running
 from tests.serve.test_predict import FLAT
 
-TAKEN_OVER_S = 2.0
+TAKEN_OVER_S = 6.0  # 2 where nothing else runs, see benchmarks/results.md
 # appends as a worker does, a few hundred times a second; every id is acknowledged in a file
 WORKER = """
 import signal, socket, sys, time
@@ -122,7 +122,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> float:
     return time.monotonic() - began_s
 
 
-def seconds_until_delivered(site: Site, postgres: FreshDatabase) -> float:  # noqa: F811
+def seconds_until_delivered(site: Site, postgres: FreshDatabase) -> float:
     """Give how long the next row that is logged takes to its table."""
     n_rows = len(site.ids())
     wait_for(lambda: len(site.ids()) > n_rows)
@@ -132,7 +132,7 @@ def seconds_until_delivered(site: Site, postgres: FreshDatabase) -> float:  # no
 
 
 @pytest.fixture
-def site(tmp_path, postgres) -> Iterator[Site]:  # noqa: F811
+def site(tmp_path, postgres) -> Iterator[Site]:
     """Two workers whose rows arrive."""
     site = Site(tmp_path, postgres.url)
     site.start_worker()
@@ -156,7 +156,7 @@ def test_one_process_delivers_for_all_workers_and_takes_nothing_of_theirs_along(
 
 
 @pytest.mark.parametrize("victim", ["shipper", "its worker"])
-def test_another_takes_over_from_a_process_that_was_killed(victim, site, postgres):  # noqa: F811
+def test_another_takes_over_from_a_process_that_was_killed(victim, site, postgres):
     shipper = site.shipper()
     worker = site.its_worker()
     began_s = time.monotonic()
@@ -172,7 +172,7 @@ def test_another_takes_over_from_a_process_that_was_killed(victim, site, postgre
         assert f"the shipper of {site.log_path} was ended by signal 9" in site.output.read_text()
 
 
-def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgres):  # noqa: F811
+def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgres):
     shipper = site.shipper()
     add_old(site.log_path, 20_000, days=1)
 
@@ -183,7 +183,7 @@ def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgre
     assert {*site.ids()} <= {*ids_there(postgres)}
 
 
-def test_end_is_soon_though_the_database_is_frozen(site, postgres):  # noqa: F811
+def test_end_is_soon_though_the_database_is_frozen(site, postgres):
     shipper = site.shipper()
     postgres.server.freeze()
     wait_for(lambda: site.n_waiting() > 20)
@@ -195,7 +195,7 @@ def test_end_is_soon_though_the_database_is_frozen(site, postgres):  # noqa: F81
     assert not shipper.is_running()
 
 
-def test_nothing_is_lost_or_doubled_over_mixed_faults(site, postgres):  # noqa: F811
+def test_nothing_is_lost_or_doubled_over_mixed_faults(site, postgres):
     def kill_worker() -> None:
         worker = site.its_worker()
         site.start_worker()
@@ -232,7 +232,7 @@ def test_nothing_is_lost_or_doubled_over_mixed_faults(site, postgres):  # noqa: 
     assert {*ids} <= {*there}  # a worker that was killed may not have acknowledged its last
 
 
-def test_process_that_fails_at_its_start_is_tried_again_after_growing_pauses(tmp_path, postgres):  # noqa: F811
+def test_process_that_fails_at_its_start_is_tried_again_after_growing_pauses(tmp_path, postgres):
     site = Site(tmp_path, postgres.url, LOG_LEVEL="LOUD")
     site.start_worker()
     site.start_worker()
@@ -251,7 +251,7 @@ def test_process_that_fails_at_its_start_is_tried_again_after_growing_pauses(tmp
     assert "another follows, after pauses of up to 5 s" in once
 
 
-def test_program_says_why_it_does_not_run(tmp_path, postgres):  # noqa: F811
+def test_program_says_why_it_does_not_run(tmp_path, postgres):
     path = tmp_path / "predictions.db"
 
     def run(**environment: str) -> dict:
@@ -282,7 +282,7 @@ def test_process_loads_none_of_what_answers_need():
     assert loaded & {"flask", "numpy", "onnxruntime", "pandas", "pyarrow", "gunicorn"} == set()
 
 
-def test_reload_and_death_of_a_server_end_its_process(postgres, flats, tmp_path):  # noqa: F811
+def test_reload_and_death_of_a_server_end_its_process(postgres, flats, tmp_path):
     def shippers() -> list[psutil.Process]:
         workers = psutil.Process(server.process.pid).children()
         return [each for worker in workers for each in shippers_of(worker.pid)]

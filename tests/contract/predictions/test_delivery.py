@@ -25,7 +25,7 @@ from contract.predictions.log import PredictionLog
 from contract.predictions.outbox import Lag, Outbox, lag_of
 from contract.predictions.settings import DatabaseAddress
 from tests.contract.predictions.test_outbox import add_old, ids_in, select
-from tests.postgres import FreshDatabase, postgres, postgres_server  # noqa: F401, fixtures
+from tests.postgres import FreshDatabase
 
 ABOUT = {"model": "0a1b2c3d4e5f", "source": "api", "request_id": "r-1", "latency_ms": 1.5}
 ROW = '{"area": 72.0, "heating": "gas"}'
@@ -46,7 +46,7 @@ def log(path) -> Iterator[PredictionLog]:
 
 
 @pytest.fixture
-def address(postgres) -> DatabaseAddress:  # noqa: F811
+def address(postgres) -> DatabaseAddress:
     return DatabaseAddress(postgres.url)
 
 
@@ -68,7 +68,7 @@ def append(log: PredictionLog, *features: str) -> list[str]:
     return log.append(features, Predictions(y_pred, y_pred - 1, y_pred + 1), **ABOUT)
 
 
-def ids_there(postgres: FreshDatabase) -> list[str]:  # noqa: F811
+def ids_there(postgres: FreshDatabase) -> list[str]:
     if postgres.execute("SELECT to_regclass('predictions')") == [(None,)]:
         return []
     return [row_id for (row_id,) in postgres.execute("SELECT id::text FROM predictions")]
@@ -104,7 +104,7 @@ def delivering(path: Path, address: DatabaseAddress, keep_days: float = 30) -> I
         thread.join()
 
 
-def test_rows_of_all_tables_arrive(log, outbox, database, postgres):  # noqa: F811
+def test_rows_of_all_tables_arrive(log, outbox, database, postgres):
     log.describe("0a1b2c3d4e5f", '{"features": []}')
     ids = append(log, ROW, ROW)
     log.reject("form", {("area", "missing"): 2})
@@ -120,14 +120,14 @@ def test_rows_of_all_tables_arrive(log, outbox, database, postgres):  # noqa: F8
     assert postgres.execute("SELECT count FROM prediction_rejections") == [(2,)]
 
 
-def test_batches_follow_each_other_until_nothing_waits(log, outbox, database, postgres):  # noqa: F811
+def test_batches_follow_each_other_until_nothing_waits(log, outbox, database, postgres):
     ids = append(log, *[ROW] * 25)
 
     assert [deliver_once(outbox, database, 10) for _ in range(4)] == [10, 10, 5, 0]
     assert sorted(ids_there(postgres)) == ids
 
 
-def test_rows_that_are_sent_twice_are_there_once(log, path, address, database, postgres):  # noqa: F811
+def test_rows_that_are_sent_twice_are_there_once(log, path, address, database, postgres):
     ids = append(log, ROW, ROW)
     with closing(Outbox(path, address.name)) as killed:
         rows = killed.next_rows("predictions", 10)
@@ -138,7 +138,7 @@ def test_rows_that_are_sent_twice_are_there_once(log, path, address, database, p
     assert sorted(ids_there(postgres)) == ids
 
 
-def test_another_database_gets_all_rows_anew(log, path, outbox, database, postgres):  # noqa: F811
+def test_another_database_gets_all_rows_anew(log, path, outbox, database, postgres):
     ids = append(log, ROW, ROW)
     deliver_once(outbox, database)
     other = f"{postgres.name}_other"
@@ -153,7 +153,7 @@ def test_another_database_gets_all_rows_anew(log, path, outbox, database, postgr
         postgres.execute(f"DROP DATABASE {other} WITH (FORCE)")
 
 
-def test_two_logs_go_into_one_database(tmp_path, address, postgres):  # noqa: F811
+def test_two_logs_go_into_one_database(tmp_path, address, postgres):
     ids, stop = [], threading.Event()
 
     def append_on(path: Path) -> None:
@@ -182,7 +182,7 @@ def test_rows_that_postgresql_cannot_hold_are_set_apart(
     path,
     outbox,
     database,
-    postgres,  # noqa: F811
+    postgres,
     caplog,
 ):
     features = [ROW] * 300
@@ -200,7 +200,7 @@ def test_rows_that_postgresql_cannot_hold_are_set_apart(
     assert lag_of(path, database.address.name) == (Lag(0, 0.0), "")
 
 
-def test_prediction_is_in_the_table_within_a_second(log, path, address, postgres):  # noqa: F811
+def test_prediction_is_in_the_table_within_a_second(log, path, address, postgres):
     append(log, ROW)
     with delivering(path, address):
         wait_for(lambda: lag_of(path, address.name)[0].n_rows == 0)
@@ -209,7 +209,7 @@ def test_prediction_is_in_the_table_within_a_second(log, path, address, postgres
             assert wait_for(lambda n=n_rows: len(ids_there(postgres)) == n) < 1
 
 
-def test_log_that_does_not_exist_yet_is_delivered_once_it_does(path, address, postgres):  # noqa: F811
+def test_log_that_does_not_exist_yet_is_delivered_once_it_does(path, address, postgres):
     with delivering(path, address):
         time.sleep(0.1)
         with closing(PredictionLog(path)) as log:
@@ -219,7 +219,7 @@ def test_log_that_does_not_exist_yet_is_delivered_once_it_does(path, address, po
     assert ids_there(postgres) == ids
 
 
-def test_database_is_not_asked_while_nothing_comes(log, path, address, postgres):  # noqa: F811
+def test_database_is_not_asked_while_nothing_comes(log, path, address, postgres):
     append(log, ROW)
     query = "SELECT state_change FROM pg_stat_activity WHERE application_name = 'prediction log'"
     with delivering(path, address):
@@ -240,7 +240,7 @@ def test_calm_log_is_looked_at_by_one_quick_statement(log, outbox, database):
     assert statements == ["PRAGMA data_version"]
 
 
-def test_tables_that_are_dropped_are_made_anew(log, path, address, postgres):  # noqa: F811
+def test_tables_that_are_dropped_are_made_anew(log, path, address, postgres):
     append(log, ROW)
     with delivering(path, address):
         wait_for(lambda: len(ids_there(postgres)) == 1)
@@ -263,7 +263,7 @@ def test_after_a_fault_of_the_database_nothing_is_lost_or_doubled(
     log,
     path,
     address,
-    postgres,  # noqa: F811
+    postgres,
 ):
     ids, stop = [], threading.Event()
 
@@ -296,7 +296,7 @@ def test_problem_is_told_once_when_it_begins_and_once_when_it_ends(
     log,
     path,
     address,
-    postgres,  # noqa: F811
+    postgres,
     caplog,
 ):
     caplog.set_level(logging.INFO, "contract.predictions")
@@ -319,7 +319,7 @@ def test_problem_is_told_once_when_it_begins_and_once_when_it_ends(
     assert len(told) <= 4  # the first failure may be that of a connection that broke
 
 
-def test_problem_that_is_there_from_the_start_is_told(log, path, postgres, caplog):  # noqa: F811
+def test_problem_that_is_there_from_the_start_is_told(log, path, postgres, caplog):
     append(log, ROW)
     address = DatabaseAddress(postgres.url_of("postgres", "wrong"))
     with delivering(path, address):
@@ -342,7 +342,7 @@ def test_log_that_another_program_holds_is_delivered_all_the_same(
     path,
     address,
     database,
-    postgres,  # noqa: F811
+    postgres,
     monkeypatch,
 ):
     monkeypatch.setattr("contract.predictions.file.BUSY_S", 0.2)
@@ -367,7 +367,7 @@ def test_pauses_grow_differ_and_stay_below_a_limit_for_ever():
     assert pauses_s[0] != pauses_s[1]
 
 
-def test_batches_shrink_where_whole_ones_never_arrive_in_time(log, outbox, address, postgres):  # noqa: F811
+def test_batches_shrink_where_whole_ones_never_arrive_in_time(log, outbox, address, postgres):
     ids = append(log, *[ROW] * 200)
     with closing(Database(address, patience_s=0.15)) as database:
         delivery = Delivery(outbox, database, 30)
@@ -396,7 +396,7 @@ def test_last_rows_are_delivered_at_the_end_and_failures_left_to_the_next(
     path,
     outbox,
     address,
-    postgres,  # noqa: F811
+    postgres,
 ):
     ids = append(log, *[ROW] * (ROWS_A_BATCH + 1))
     with closing(Database(address)) as database:
@@ -412,7 +412,7 @@ def test_last_rows_are_delivered_at_the_end_and_failures_left_to_the_next(
             deliver_once(outbox, database)
 
 
-def test_backlog_is_caught_up_with(log, path, address, postgres, record_property):  # noqa: F811
+def test_backlog_is_caught_up_with(log, path, address, postgres, record_property):
     n_rows = 40_000
     for _ in range(n_rows // 10_000):
         append(log, *[ROW] * 10_000)
