@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.error import MarkedYAMLError
 
+from contract.drift_limits import Drift
 from contract.errors import ContractError
 from contract.features import Contract, Kind, of_form
 
@@ -173,6 +174,7 @@ class Params(Section, frozen=True):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     contract: Contract
     data: Data
+    drift: Drift
     split: Split
     score: str
     preprocessing: Preprocessing
@@ -204,6 +206,8 @@ class Params(Section, frozen=True):
     def _columns_refer_to_the_contract(self) -> Self:
         names = self.contract.names()
         _expect_known("preprocessing.features", self.preprocessing.features, names, "the contract")
+        columns = [column.name for column in self.contract.columns]
+        _expect_known("drift.columns", self.drift.columns, columns, "the contract")
         for name, model in self.models.items():
             where = f"models.{name}.preprocessing.features"
             _expect_known(where, model.preprocessing.features or (), names, "the contract")

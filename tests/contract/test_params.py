@@ -410,3 +410,37 @@ def test_every_spelling_leads_to_one_name():
         "monthly rent": "rent",
     }
     assert CONTRACT.names() == [feature["name"] for feature in PLAIN["features"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"drift.columns": {"aera": {"unseen_share": {"warn": 0, "fail": 1}}}},
+            "drift.columns names 'aera', expected names of the contract: area, rooms, heating, "
+            "condition, rent",
+        ),
+        ({"drift.min_row": 5}, "drift.min_row is not a known key; did you mean min_rows?"),
+        ({"drift.min_rows": 0}, "drift.min_rows is 0, expected 1 or more"),
+        ({"drift.chance.warn": 0}, "drift.chance.warn is 0, expected a number above 0"),
+        (
+            {"drift.limits.pairs": {"difference_of_pair": {"warn": 0.4, "fail": 0.3}}},
+            "drift.limits.pairs.difference_of_pair: warn is 0.4, expected fail (0.3) or less",
+        ),
+        (
+            {"drift.limits.pairs": {"difference_of_pair": {"warn": 0.4}}},
+            "drift.limits.pairs.difference_of_pair.fail is missing, expected a value",
+        ),
+    ],
+)
+def test_wrong_limit_of_drift_is_named(changes, message, tmp_path):
+    assert refusal(changed(raw_params(), changes), tmp_path) == message
+
+
+def test_misspelt_measure_of_drift_is_named_with_those_there_are(tmp_path):
+    changes = {"drift.columns": {"area": {"difference_of_mean": {"warn": 0, "fail": 1}}}}
+
+    message = refusal(changed(raw_params(), changes), tmp_path)
+
+    assert message.startswith("drift.columns.area.difference_of_mean is 'difference_of_mean', ")
+    assert "'difference_of_means'" in message
