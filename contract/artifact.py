@@ -19,10 +19,13 @@ from pydantic import BaseModel
 
 from contract.errors import ContractError
 from contract.features import Contract
+from contract.profile import Profile, parse_profile
 
 FINAL = Path("models/final")
 MANIFEST = "model.json"
 CARD = "README.md"
+TRAIN_PROFILE = "reference.json"
+FIXED_NAMES = (TRAIN_PROFILE, CARD)  # whose content changes under them; the others are its hash
 N_READS = 10  # a folder that is replaced while we read it is read again ...
 WAIT_S = 0.02  # ... after a moment
 
@@ -131,17 +134,26 @@ def make_manifest(fields: Mapping[str, Any]) -> Manifest:
 def write_artifact(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> None:
     """Write the files that the manifest names, then the manifest; last, clear away old files.
 
-    Killed at any moment, the folder still holds the old version whole, or the new one. The card,
-    the only file with a fixed name beside the manifest, follows it, as no reader depends on it.
+    Killed at any moment, the folder still holds the old version whole, or the new one. Files with
+    fixed names follow the manifest, as no prediction depends on them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    card_last = sorted(contents, key=lambda name: name == CARD)
-    for name in card_last:
-        if name != CARD:
-            _write_in_one_go(folder / name, contents[name])
-    _write_in_one_go(folder / MANIFEST, _text(manifest.model_dump(mode="json")))
-    if CARD in contents:
-        _write_in_one_go(folder / CARD, contents[CARD])
+    everything = {**contents, MANIFEST: _text(manifest.model_dump(mode="json"))}
+    in_order = [
+        *(name for name in contents if name not in FIXED_NAMES),
+        MANIFEST,
+        *(name for name in contents if name in FIXED_NAMES),
+    ]
+    parts = {name: folder / f".{name}.part" for name in in_order}
+    try:
+        for name, part in parts.items():
+            _write_to_disk(part, everything[name])
+    except OSError:  # a full disk
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise
+    for name, part in parts.items():
+        part.replace(folder / name)
     for path in folder.iterdir():
         if path.name not in {MANIFEST, *contents}:
             path.unlink()
@@ -173,29 +185,40 @@ def load_model(folder: Path = FINAL) -> Model:
     Raises ArtifactError if the folder is incomplete, was tampered with, or needs types that are
     not trusted. A folder that is being replaced meanwhile is read again, a few times.
     """
+    manifest, content = _read_together(folder, lambda manifest: manifest.model)
+    return Model(manifest, _LOADERS[manifest.format](content))
+
+
+def load_train_profile(folder: Path = FINAL) -> tuple[Manifest, Profile]:
+    """Load the profile of the rows that the model was trained on, compared likewise."""
+    manifest, content = _read_together(folder, lambda manifest: TRAIN_PROFILE)
+    mend = "Export the model again: make repro."
+    return manifest, parse_profile(content, str(folder / TRAIN_PROFILE), mend)
+
+
+def _read_together(folder: Path, name_in: Callable[[Manifest], str]) -> tuple[Manifest, bytes]:
+    """Read the manifest and one of its files, of the same version even while they change."""
     for attempts_left in reversed(range(N_READS)):
         manifest = read_manifest(folder)
         try:
-            content = _read_verified(folder, manifest)
+            return manifest, _read_verified(folder, manifest, name_in(manifest))
         except ArtifactError:
             if attempts_left == 0:
                 raise
             time.sleep(WAIT_S)
-            continue
-        return Model(manifest, _LOADERS[manifest.format](content))
     raise AssertionError("the loop returns or raises")
 
 
-def _read_verified(folder: Path, manifest: Manifest) -> bytes:
-    path = folder / manifest.model
+def _read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
+    path = folder / name
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing, {MANIFEST} names it.") from error
-    if sha256(content) != manifest.files.get(manifest.model):
+    if sha256(content) != manifest.files.get(name):
         raise ArtifactError(
             f"{path} has SHA-256 {sha256(content)[:12]}..., {MANIFEST} expects "
-            f"{manifest.files.get(manifest.model, 'none')[:12]}.... Export the model again."
+            f"{manifest.files.get(name, 'none')[:12]}.... Export the model again."
         )
     return content
 
@@ -245,14 +268,8 @@ def _version(plain: dict[str, Any]) -> str:
     return sha256(json.dumps(plain | {"version": ""}, sort_keys=True).encode())[:12]
 
 
-def _write_in_one_go(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:  # a full disk
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(path)
+def _write_to_disk(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,7 +1,7 @@
 """Drift: how far the profile of new rows is from that of a reference, and where that is too far."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ from scipy.special import kolmogorov
 from scipy.stats import chi2_contingency
 
 from contract import effect_sizes as effect
-from contract.drift_limits import ACTIONS, Action, Drift, Limit, Measure
+from contract.drift_limits import ACTIONS, Drift, Limit, Measure
+from contract.findings import Comparison, Finding
 from contract.profile import ColumnProfile, PairProfile, Profile, not_compared
 
 FEWEST_EXPECTED = 5  # rows in a bin or category, for a chi-square to hold: Cochran (1954)
@@ -26,48 +27,6 @@ class Effect(NamedTuple):
     value: float
     noise: Noise
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One effect size beside its limits, for a column or a pair of columns.
-
-    A limit in force is the greater of the one in params.yaml and what chance alone may reach with
-    so many rows. The action is none where no limit is exceeded.
-    """
-
-    columns: tuple[str, ...]
-    measure: Measure
-    value: float
-    limits: dict[Action, float]
-    action: Action | None
-    detail: str
-
-    @property
-    def limit(self) -> float | None:
-        """The limit that the value exceeds; where it exceeds none, the first that it would."""
-        passed = [limit for limit in self.limits.values() if abs(self.value) > limit]
-        return max(passed) if passed else min(self.limits.values(), default=None)
-
-    @property
-    def subject(self) -> str:
-        return " - ".join(self.columns)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that was measured, and what of it counts as drift."""
-
-    n_reference_rows: int
-    n_rows: int
-    measured: tuple[Finding, ...]
-    p_values: dict[str, dict[str, float]]  # by column, for information
-    notes: tuple[str, ...]  # what could not be compared, in sentences
-
-    def findings(self, *actions: Action) -> list[Finding]:
-        """Give what exceeds a limit, the greatest excess first; all of it if no action is named."""
-        told = [found for found in self.measured if found.action in (actions or ACTIONS)]
-        return sorted(told, key=lambda found: -abs(found.value) / max(found.limit or 0, 1e-9))
 
 
 def compare(reference: Profile, current: Profile, drift: Drift) -> Comparison:

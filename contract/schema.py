@@ -56,6 +56,19 @@ def to_typed(table: pd.DataFrame, contract: Contract) -> pd.DataFrame:
     return pd.DataFrame(typed, index=table.index)
 
 
+def to_readable(table: pd.DataFrame, contract: Contract) -> pd.DataFrame:
+    """Keep the rows whose numbers can be read, whatever else is wrong with them.
+
+    Numbers become float64, also those out of range; categories stay text, also unknown ones.
+    """
+    names = [column.name for column in contract.columns if _is_number(column)]
+    numbers = {name: _to_numbers(table[name]) for name in names}
+    readable = pd.Series(True, index=table.index)
+    for name, values in numbers.items():
+        readable &= _is_finite(values) | table[name].isna()
+    return table.assign(**numbers)[readable]
+
+
 def _is_number(column: Column) -> bool:
     return not isinstance(column, Feature) or column.kind == "numeric"
 

@@ -19,10 +19,12 @@ from sklearn.base import BaseEstimator
 from contract.artifact import (
     CARD,
     FINAL,
+    TRAIN_PROFILE,
     content_name,
     load_model,
     load_onnx,
     load_skops,
+    load_train_profile,
     make_manifest,
     sha256,
     write_artifact,
@@ -30,6 +32,7 @@ from contract.artifact import (
 from contract.encoding import encode
 from contract.figures import read_figures, write_figures
 from contract.params import load_params
+from contract.profiler import axes_of, make_profile
 from contract.rows import read_rows
 from stages.card import write_card
 from stages.libraries import libraries_of
@@ -38,6 +41,7 @@ from stages.start import StageError, start
 logger = logging.getLogger(__name__)
 
 VALID_ROWS = Path("data/interim/valid.parquet")
+TRAIN_ROWS = Path("data/split/train.parquet")
 TEST_ROWS_SHA256 = Path("data/split/test_rows.sha256")
 CHOSEN = Path("models/chosen.joblib")
 SELECTION = Path("metrics/select.json")
@@ -146,13 +150,15 @@ def main() -> None:
     model_format, content, comparison = convert(pipeline, X, params.export.tolerance)
     slices = pd.read_csv(SLICES, keep_default_na=False, na_values=[""])  # a group may be "None"
     card = write_card(params.contract, evaluation, slices, comparison).encode()
+    profile = make_profile(read_rows(TRAIN_ROWS), axes_of(params.contract)).to_json().encode()
     model = content_name("model", f".{model_format}", content)
+    contents = {model: content, TRAIN_PROFILE: profile, CARD: card}
     confidence = evaluation["confidence"]
     manifest = make_manifest(
         {
             "format": model_format,
             "model": model,
-            "files": {model: sha256(content), CARD: sha256(card)},
+            "files": {name: sha256(each) for name, each in contents.items()},
             "contract": params.contract,
             "clip": params.prediction.clip,
             "interval": selection["interval"],
@@ -165,8 +171,9 @@ def main() -> None:
         }
     )
 
-    write_artifact(FINAL, manifest, {model: content, CARD: card})
+    write_artifact(FINAL, manifest, contents)
     load_model(FINAL)
+    load_train_profile(FINAL)
     write_figures(METRICS, comparison)
     logger.info("%s %s is in %s", manifest.candidate, manifest.version, FINAL)
 

@@ -22,18 +22,21 @@ from contract import artifact
 from contract.artifact import (
     CARD,
     MANIFEST,
+    TRAIN_PROFILE,
     ArtifactError,
     Manifest,
     content_name,
     load_model,
+    load_train_profile,
     make_manifest,
     read_manifest,
     sha256,
     with_interval,
     write_artifact,
 )
+from contract.profiler import axes_of, make_profile
 from stages.export import to_onnx, to_skops
-from tests.example import CONTRACT, ROOT
+from tests.example import CONTRACT, ROOT, make_rows
 
 X = np.array([[80, 3, 0, 2], [20, 1, 1, 0]], dtype=np.float32)
 N_KILLS = 100
@@ -265,6 +268,25 @@ def test_damaged_manifest_that_names_no_hash_of_its_model_is_refused(tmp_path, c
         load_model(tmp_path)
 
 
+def test_damaged_or_missing_profile_of_the_train_rows_is_refused_and_the_model_still_loads(
+    contents, tmp_path
+):
+    profile = make_profile(make_rows(50), axes_of(CONTRACT))
+    files = {"model.onnx": contents[1], TRAIN_PROFILE: profile.to_json().encode()}
+    hashes = {name: sha256(content) for name, content in files.items()}
+    write_artifact(tmp_path, make_manifest(fields("model.onnx", contents[1], files=hashes)), files)
+    path = tmp_path / TRAIN_PROFILE
+    assert load_train_profile(tmp_path)[1] == profile
+
+    path.write_bytes(flipped(path.read_bytes(), 800))
+    with pytest.raises(ArtifactError, match=rf"{TRAIN_PROFILE} has SHA-256 .* expects"):
+        load_train_profile(tmp_path)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=rf"{TRAIN_PROFILE} is missing, model\.json names it"):
+        load_train_profile(tmp_path)
+    assert load_model(tmp_path).predict(X).prediction.tolist() == [1, 1]
+
+
 def test_edited_manifest_is_refused_even_if_it_is_valid(folder):
     path = folder / MANIFEST
     plain = json.loads(path.read_text("utf-8"))
@@ -346,14 +368,14 @@ def test_reader_that_was_overtaken_twice_reads_again(folder, contents, monkeypat
     """The version it began with went and came back: its file is missed, though all is well."""
     read, n_reads = artifact._read_verified, 0
 
-    def overtaken(place: Path, manifest: Manifest) -> bytes:
+    def overtaken(place: Path, manifest: Manifest, name: str) -> bytes:
         nonlocal n_reads
         n_reads += 1
         if n_reads > 1:
-            return read(place, manifest)
+            return read(place, manifest, name)
         write_version(folder, 2, contents[2])
         try:
-            return read(place, manifest)
+            return read(place, manifest, name)
         finally:
             write_version(folder, 1, contents[1])
 

@@ -36,8 +36,12 @@ METRICS_AND_PLOTS = {
     ),
     *(
         f"metrics/{step}.json"
-        for step in ("ingest", "validation", "split", "select", "evaluation", "verdict", "export")
+        for step in (
+            *("ingest", "validation", "drift", "split", "select"),
+            *("evaluation", "verdict", "export"),
+        )
     ),
+    "metrics/drift/measures.csv",
     "metrics/leaderboard.csv",
 }
 

@@ -40,7 +40,8 @@ def snapshots(tmp_path_factory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         (here / "data").mkdir()
-        (here / "data/champion.json").write_text("{}\n")
+        for accepted in ("champion", "reference"):
+            (here / f"data/{accepted}.json").write_text("{}\n")
         for name, run in stages.items():
             run()
             shutil.copytree(here, kept / name)
@@ -61,7 +62,7 @@ def go_to(snapshots, tmp_path, monkeypatch) -> Callable[[str], Path]:
 
 @pytest.fixture
 def project(go_to) -> Path:
-    """The current folder, with the small example's params and no champion."""
+    """The current folder, with the small example's params, no champion and no reference."""
     return go_to("none")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.artifact import FINAL, load_model
+from contract.artifact import FINAL, load_model, load_train_profile
 from contract.encoding import encode
 from contract.figures import read_figures
 from contract.rows import read_rows, to_arrays
@@ -86,6 +86,9 @@ def test_stages_make_a_model_that_predicts_as_the_chosen_one(variant, project, m
 
     rows = read_rows(export.VALID_ROWS)
     model, evaluation = load_model(FINAL), read_figures(evaluate.METRICS)
+    profile = load_train_profile(FINAL)[1]
+    assert profile.n_rows == read_figures(split.METRICS)["n_train_rows"]
+    assert list(profile.columns) == [column.name for column in params.contract.columns]
     told = model.predict(encode(rows, params.contract))
     chosen = evaluate.joblib.load(select.CHOSEN).predict(to_arrays(rows, params.contract)[0])
     if params.prediction.clip and params.contract.target.range:
