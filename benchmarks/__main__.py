@@ -1,4 +1,4 @@
-"""Measure the speed of pipeline and server, and write benchmarks/results.md.
+"""Measure pipeline, server and the detection of drift, and write benchmarks/results.md.
 
 `python -m benchmarks [--only SECTION] [--quick] [--output PATH]`
 """
