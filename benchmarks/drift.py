@@ -215,7 +215,7 @@ def measure_drift(quick: bool) -> Section:
     sizes = [f"of {size:,}, %" for size in (SIZES[:2] if quick else SIZES)]
     worst = _worst(catches)
     return Section(
-        "17 Drift: false alarms and what is caught",
+        "19 Drift: false alarms and what is caught",
         (
             f"{n_trials} trials each, at the limits of `params.yaml`, against a reference of "
             f"{N_ROWS:,} rows. First, rows in which nothing changed.",
