@@ -13,6 +13,7 @@ from tests.conftest import Project
 
 QUIET = {"PYTHONWARNINGS": "ignore"}  # where a program reads what DVC says
 PLOTS = {
+    "metrics/drift/measures.csv",
     "metrics/leaderboard.csv",
     "metrics/evaluate/predictions.csv",
     "Residuals",
