@@ -32,6 +32,11 @@ N_CLIENTS = 16
 CALM_S = 2.0  # between two faults
 LIMIT_S = 60.0  # for rows to come at all
 SEED = 20261101
+WHY = (
+    "The p99 rises where a process starts on the two processors that also answer: PostgreSQL, a "
+    "shipper, a worker. A frozen database, which takes no processor, does not show. A killed worker "
+    "also takes its connections along, whose clients come back to the other."
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ def _section(
             + verdict("p99 during a fault / without, the worst", max(ratios), 1.1)
             + "\n"
             + verdict("back after a fault, s, the longest", max(f.back_s for f in faults), 2),
+            WHY,
             f"Rows without an answer (committed, then the worker was killed): "
             f"{len({*stored} - {*ids})}. The outbox was empty {drain_s:.1f} s after the last "
             "answer.",
