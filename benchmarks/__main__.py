@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.batches import measure_batch
+from benchmarks.drift import measure_drift
 from benchmarks.faults import measure_faults
 from benchmarks.long_log import measure_long_log
-from benchmarks.drift import measure_drift
 from benchmarks.peers import measure_peers
 from benchmarks.report import RESULTS, Section, update
 from benchmarks.reruns import measure_cold, measure_growth, measure_noop, measure_one_grid

@@ -34,8 +34,8 @@ LIMIT_S = 60.0  # for rows to come at all
 SEED = 20261101
 WHY = (
     "The p99 rises where a process starts on the two processors that also answer: PostgreSQL, a "
-    "shipper, a worker. A frozen database, which takes no processor, does not show. A killed worker "
-    "also takes its connections along, whose clients come back to the other."
+    "shipper, a worker. A frozen database, which takes no processor, does not show. A killed "
+    "worker also takes its connections along, whose clients come back to the other."
 )
 
 
