@@ -31,7 +31,8 @@ from contract.artifact import (
 )
 from contract.encoding import encode
 from contract.figures import read_figures, write_figures
-from contract.params import load_params
+from contract.params import Params, load_params
+from contract.profile import PREDICTION, Profile
 from contract.profiler import axes_of, make_profile
 from contract.rows import read_rows
 from stages.card import write_card
@@ -132,6 +133,18 @@ def convert(
     return comparison["format"], content, comparison
 
 
+def profile_rows(rows: pd.DataFrame, pipeline: BaseEstimator, params: Params) -> Profile:
+    """Sum up the train rows, and what the model predicts for them, for those who monitor it."""
+    contract = params.contract
+    axes = axes_of(contract)
+    y_pred = pipeline.predict(encode(rows, contract).astype(np.float64)).ravel()
+    if params.prediction.clip and contract.target.range:
+        y_pred = np.clip(y_pred, *contract.target.range)
+    predicted = make_profile({PREDICTION: y_pred}, {PREDICTION: axes[contract.target.name]})
+    profile = make_profile(rows, axes)
+    return profile.model_copy(update={"columns": profile.columns | predicted.columns})
+
+
 def _power_of_ten(difference: float) -> float:
     """Round up to 0 or a power of ten, the part of a rounding error that is meaningful."""
     if difference == 0 or not math.isfinite(difference):
@@ -150,7 +163,7 @@ def main() -> None:
     model_format, content, comparison = convert(pipeline, X, params.export.tolerance)
     slices = pd.read_csv(SLICES, keep_default_na=False, na_values=[""])  # a group may be "None"
     card = write_card(params.contract, evaluation, slices, comparison).encode()
-    profile = make_profile(read_rows(TRAIN_ROWS), axes_of(params.contract)).to_json().encode()
+    profile = profile_rows(read_rows(TRAIN_ROWS), pipeline, params).to_json().encode()
     model = content_name("model", f".{model_format}", content)
     contents = {model: content, TRAIN_PROFILE: profile, CARD: card}
     confidence = evaluation["confidence"]

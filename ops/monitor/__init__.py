@@ -1,0 +1,1 @@
+"""The monitor: what was predicted lately, held against what the model knows."""
