@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from contract.predictions.database import migrate
 
 from benchmarks.report import Section, make_table, verdict
 from benchmarks.runs import ROOT, Cost
 from contract.artifact import Predictions, read_manifest
+from contract.predictions.database import migrate
 from contract.predictions.log import ROWS_A_COMMIT, PredictionLog
 from contract.predictions.settings import DatabaseAddress
 from ops.simulate import simulate
