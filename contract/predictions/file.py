@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from contract.errors import ContractError
 
+MAGIC = b"SQLite format 3\0"  # with which each file of SQLite begins
 APPLICATION_ID = 0x50726564  # in the file's header, by which we know our own
 # Times are ISO 8601 text in UTC: they sort, people read them, the date functions of SQLite and
 # PostgreSQL take them, and `time >= '2026-11'` needs no conversion. An id begins with its time, so
@@ -137,6 +138,8 @@ def is_damaged(path: Path, error: BaseException) -> bool:
         return False
     with path.open("rb") as file:
         header = file.read(72)
+    if len(header) < 72:  # too short for any database, whoever began it
+        return header.startswith(MAGIC)
     return header[68:] == APPLICATION_ID.to_bytes(4, "big")
 
 

@@ -28,7 +28,7 @@ class Privacy:
         self.stores_none = words == ["off"]
         all_or_none = {"on": [], "off": [], "hash": names}
         self.hashed = frozenset(all_or_none.get(policy, words))
-        if unknown := sorted(self.hashed - {*names}):
+        if unknown := sorted(self.hashed - {*names}) or ([] if words else ["name"]):
             raise PrivacyError(
                 f"PREDICTION_LOG_FEATURES is {policy!r}, expected on, off, hash or names of "
                 f"features: the model has no {', '.join(unknown)}, only {', '.join(names)}."

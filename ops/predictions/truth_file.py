@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -100,9 +100,10 @@ def _number(cell: Any) -> float:
     if isinstance(cell, str) and re.fullmatch(PLAIN_NUMBER, cell, flags=re.ASCII):
         cell = float(cell)
     is_number = isinstance(cell, int | float | Decimal) and not isinstance(cell, bool)
-    if not is_number or not math.isfinite(cell):
-        raise ValueError(f"the truth is {_shown(cell)}, expected a number such as 72.5.")
-    return float(cell)
+    with suppress(OverflowError):  # of a whole number with hundreds of digits
+        if is_number and math.isfinite(cell):
+            return float(cell)
+    raise ValueError(f"the truth is {_shown(cell)}, expected a number such as 72.5.")
 
 
 def _shown(cell: Any) -> str:
@@ -175,7 +176,7 @@ def _read_jsonl(path: Path) -> tuple[list[str], Iterable[LineAndCells]]:
 def _object(path: Path, line: int, text: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise CommandError(f"{_place(path, line)} is no JSON object. Correct the file.")

@@ -49,6 +49,11 @@ def test_hashes_need_a_secret(policy, key):
         Privacy(policy, key, CONTRACT)
 
 
+def test_setting_of_no_word_is_no_reason_to_store_in_clear():
+    with pytest.raises(PrivacyError, match="PREDICTION_LOG_FEATURES is ','"):
+        Privacy(",", KEY, CONTRACT)
+
+
 def test_misspelt_name_is_no_reason_to_store_in_clear():
     with pytest.raises(PrivacyError, match="the model has no heatin, only area, rooms, heating"):
         Privacy("area heatin", KEY, CONTRACT)

@@ -298,3 +298,20 @@ def test_truths_show_in_the_statistics(ops, log, tmp_path):
     ops("truth", write(tmp_path, "id,truth", f"{ids[1]},3.5"))
 
     assert json.loads(ops("stats", "--json").out)["mean_absolute_error"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "ID", "truth": 1' + "0" * 400 + "}", "the truth is '1000"),
+        ("[" * 100_000, "is no JSON object"),
+    ],
+)
+def test_absurd_line_of_json_is_a_sentence(line, told, log, tmp_path, ops):
+    (row_id,) = append(log, [GAS])
+    (tmp_path / "truths.jsonl").write_text(line.replace("ID", row_id) + "\n")
+
+    found = ops("truth", "truths.jsonl")
+
+    assert found.code == 1
+    assert told in found.err
