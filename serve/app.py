@@ -14,6 +14,7 @@ from contract.settings import read_settings
 from serve.errors import ServeError, answer_errors
 from serve.limits import LimitBody, turn_away
 from serve.metrics import Metrics
+from serve.monitor import Monitor
 from serve.observe import begin, end
 from serve.pages import prepare_pages
 from serve.routes import routes
@@ -33,6 +34,7 @@ class Parts:
     settings: Settings
     serving: Serving
     log: PredictionLog | None  # None: PREDICTION_LOG=off
+    monitor: Monitor
     metrics: Metrics = field(default_factory=Metrics)
     keeper: "Keeper | None" = None  # of the process that delivers the log, if there is a database
 
@@ -73,7 +75,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     key = settings.prediction_log_key.get_secret_value()
     privacy_of = partial(Privacy, settings.prediction_log_features, key)
     serving = Serving(settings.model_folder, metrics, privacy_of)
-    parts = Parts(settings, serving, log, metrics, _make_keeper(settings))
+    monitor = Monitor(settings, serving)
+    parts = Parts(settings, serving, log, monitor, metrics, _make_keeper(settings))
     app.extensions["serve"] = parts
     app.json.sort_keys = False
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None

@@ -25,6 +25,7 @@ def describe(contract: Contract, version: str) -> dict[str, Any]:
             "/model": {"get": _get("The model in service: contract, scores, interval", "Model")},
             "/health": {"get": _get("Whether the process answers", "Health")},
             "/ready": {"get": _ready()},
+            "/monitor": {"get": _monitor()},
             "/metrics": {"get": _metrics()},
         },
         "components": {"schemas": _schemas(contract), "responses": _errors()},
@@ -90,6 +91,7 @@ def _schemas(contract: Contract) -> dict[str, Any]:
         "Error": _object({"error": text}),
         "Model": {"type": "object", "required": ["version", "contract", "metrics"]},
         "Health": _object({"status": {"const": "ok"}}),
+        "Monitor": {"type": "object", "required": ["report", "live"]},
         "Ready": _object({"ready": {"type": "boolean"}, "model": text, "problem": maybe_text}),
     }
 
@@ -201,6 +203,12 @@ def _ready() -> dict[str, Any]:
     told = _get("Which model is in service", "Ready")
     unready = {"description": "The prediction log cannot be written", "content": _content("Ready")}
     told["responses"]["503"] = unready
+    return told
+
+
+def _monitor() -> dict[str, Any]:
+    told = _get("The last report of the monitor, and the prediction log at this moment", "Monitor")
+    told["responses"]["401"] = {"$ref": "#/components/responses/Unauthorized"}
     return told
 
 

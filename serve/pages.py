@@ -3,17 +3,22 @@
 import json
 import math
 import shlex
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
 from flask import Flask
 
+from serve.drawing import counts_drawn, histogram
+
+NO_BREAK = "\u00a0"
 LARGEST_PAIR = 3.55  # of leading digits; from the rule cited below
 
 
 def prepare_pages(app: Flask) -> None:
     """Let the templates use the model in service, and the functions below as filters."""
-    filters = (label, lower_first, rounded_to, figure, times, example_of, pretty_json, shell)
+    filters = (label, lower_first, rounded_to, figure, times, percent, ago)
+    filters += (example_of, pretty_json, shell, histogram, counts_drawn)
     app.jinja_env.filters |= {function.__name__: function for function in filters}
 
     @app.context_processor
@@ -24,7 +29,6 @@ def prepare_pages(app: Flask) -> None:
             "manifest": manifest,
             "contract": manifest.contract,
             "max_upload_bytes": parts.settings.max_upload_bytes,
-            "has_monitor": any(rule.rule == "/monitor" for rule in app.url_map.iter_rules()),
         }
 
 
@@ -54,6 +58,22 @@ def rounded_to(value: float, half_width: float) -> str:
 def figure(value: float) -> str:
     """Write a score with three digits: 0.877, 14.6, 12,300."""
     return rounded_to(value, abs(value) * LARGEST_PAIR / 100)
+
+
+def percent(share: float) -> str:
+    """Write a share in percent; what is little is told from nothing, and most from all."""
+    if 0 < share < 0.01 or 0.99 < share < 1:
+        return f"{min(max(100 * share, 0.1), 99.9):.1f}{NO_BREAK}%"
+    return f"{100 * share:.0f}{NO_BREAK}%"
+
+
+def ago(moment: datetime) -> str:
+    """Say how long ago something was, in its largest whole unit."""
+    seconds = max((datetime.now(UTC) - moment).total_seconds(), 0)
+    for unit, length_s in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if n := int(seconds // length_s):
+            return f"{n:,} {unit}{'s' if n > 1 else ''} ago"
+    return "just now"
 
 
 def times(level: float) -> str:

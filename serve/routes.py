@@ -248,6 +248,16 @@ def metrics() -> Response:
     return Response(parts.metrics.text(parts.lag()), content_type="text/plain; version=0.0.4")
 
 
+@routes.get("/monitor")
+@guarded("monitor_token", is_page=True)
+def monitor() -> Response | str:
+    """Show the monitor's last report, and what the prediction log holds now."""
+    shown = _parts().monitor.look()
+    if wants_page():
+        return render_template("monitor.html", shown=shown)
+    return Response(shown.model_dump_json(), content_type=JSON)
+
+
 @routes.get("/openapi.json")
 @public
 def openapi() -> Response:

@@ -1,6 +1,7 @@
 """Who may ask what: closed by default, no foreign forms, a limit by client, safe headers."""
 
 import hmac
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -9,11 +10,16 @@ from flask import Flask, abort, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 
+from serve.errors import wants_page
 from serve.settings import Settings
 
 if TYPE_CHECKING:
     from limits.strategies import RateLimiter
 
+BEARER_FORM = "Authorization: Bearer ..."
+TYPED_FORM = "as the password, with any name. Reload the page to be asked again."
+BEARER = WWWAuthenticate("bearer")
+BASIC = WWWAuthenticate("basic", {"realm": "the monitor", "charset": "UTF-8"})
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEADERS = [
     (
@@ -34,11 +40,14 @@ def public(view: Callable) -> Callable:
     return view
 
 
-def guarded(token_name: str) -> Callable[[Callable], Callable]:
-    """Mark a view that asks for this token of the settings, once that is set."""
+def guarded(token_name: str, *, is_page: bool = False) -> Callable[[Callable], Callable]:
+    """Mark a view that asks for this token of the settings, once that is set.
+
+    A page takes it as a password, too, which a browser asks its user for, with any user's name.
+    """
 
     def mark(view: Callable) -> Callable:
-        view.token_name = token_name
+        view.token_name, view.takes_password = token_name, is_page
         return view
 
     return mark
@@ -96,14 +105,25 @@ def _expect_token(view: Callable, settings: Settings) -> None:
     token = getattr(settings, name) if name else ""
     if name and not token:
         return  # open until the token is set
+    takes_password = getattr(view, "takes_password", False)
+    if not (token and hmac.compare_digest(_sent_token(takes_password), token.encode())):
+        asks_user = takes_password and wants_page()
+        form, scheme = (TYPED_FORM, BASIC) if asks_user else (BEARER_FORM, BEARER)
+        raise Unauthorized(f"This route needs its token: {form}", www_authenticate=scheme)
+
+
+def _sent_token(takes_password: bool) -> bytes:
+    """Find the token in the request; nothing if there is none."""
     scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-    sent = sent.strip().encode("latin-1")  # as WSGI decodes headers
-    is_right = hmac.compare_digest(sent, token.encode())
-    if not (token and is_right and scheme.lower() == "bearer"):
-        raise Unauthorized(
-            "This route needs its token: Authorization: Bearer ...",
-            www_authenticate=WWWAuthenticate("bearer"),
-        )
+    raw = sent.strip().encode("latin-1")  # as WSGI decodes headers
+    if scheme.lower() == "bearer":
+        return raw
+    if scheme.lower() != "basic" or not takes_password:
+        return b""
+    try:
+        return b64decode(raw, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def _expect_own_origin() -> None:

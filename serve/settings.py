@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, Field
 from pydantic_core import PydanticCustomError
 
 from contract.artifact import FINAL
+from contract.monitoring import REPORT
 from contract.predictions.settings import LogSettings
 
 if TYPE_CHECKING:
@@ -58,4 +59,6 @@ class Settings(LogSettings, frozen=True):
     trusted_hosts: Words = ()
     trusted_proxies: Annotated[int, Field(ge=0)] = 0
     metrics_token: str = ""
+    monitor_token: str = ""
+    monitor_report: Path = REPORT
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -22,7 +22,10 @@ SMALL = {
     "evaluate.n_permutations": 2,
 }
 MADE_BY_STAGES = ("dvc.lock", "metrics/")  # that git tracks
-OTHERS_SETTINGS = ("AWS_", "DVC_", "GIT_", "MLFLOW_", "PYTHON", "TRUSTED_TYPES", "XDG_")
+OTHERS_SETTINGS = (
+    *("AWS_", "DVC_", "GIT_", "MLFLOW_", "PYTHON", "TRUSTED_TYPES", "XDG_"),
+    *("ALERT_", "MAIL_", "MONITOR_", "SMTP_"),
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tests.example import ROOT
 START_S = 30
 OTHERS_SETTINGS = (
     *("HOST", "PORT", "WORKERS", "THREADS", "PREDICTION_LOG", "PROMETHEUS"),
-    *("DATABASE_URL", "DB_"),
+    *("DATABASE_URL", "DB_", "METRICS_TOKEN", "MONITOR"),
 )
 
 
@@ -93,7 +93,8 @@ def start_gunicorn(folder: Path, output: Path, port: int, **environment: str) ->
 def running(folder: Path, place: Path, **environment: str) -> Iterator[Server]:
     """Run a server of the model in `folder`, its log in `place`, until the block ends."""
     port, output, log_path = free_port(), place / "output.log", place / "predictions.db"
-    environment = {"PREDICTION_LOG": str(log_path)} | environment
+    report = str(place / "monitor.json")
+    environment = {"PREDICTION_LOG": str(log_path), "MONITOR_REPORT": report} | environment
     process = start_gunicorn(folder, output, port, **environment)
     server = Server(process, port, folder, log_path, output)
     try:

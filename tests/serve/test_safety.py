@@ -30,8 +30,8 @@ def test_route_without_a_mark_is_closed(app):
 
 
 def test_every_route_is_public_or_asks_for_its_token(flats, tmp_path):
-    app = app_with(flats, tmp_path, metrics_token="s3cret")
-    guarded = {"routes.metrics"}
+    app = app_with(flats, tmp_path, metrics_token="s3cret", monitor_token="0ther")
+    guarded = {"routes.metrics", "routes.monitor"}
 
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]

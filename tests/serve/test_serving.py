@@ -215,6 +215,7 @@ assert client.post("/predict", json=%r).status_code == 200
 table = client.get("/example.csv").data
 assert client.post("/batch_predict", data=table, content_type="text/csv").status_code == 200
 assert client.get("/docs").status_code == 200
+assert client.get("/monitor").json["live"]["stats"]["n_predictions"] == 4
 """
     environment = {"MODEL_FOLDER": str(flats), "PREDICTION_LOG": str(tmp_path / "log.db")}
     run = subprocess.run(

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 from contract.features import Contract
 from serve.pages import label
 
-PATHS = ("/", "/predict", "/batch_predict", "/model", "/docs", "/no-such-page")
+PATHS = ("/", "/predict", "/batch_predict", "/model", "/docs", "/monitor", "/no-such-page")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = [
     "--no-sandbox",  # tests may run as root, and open no foreign page
