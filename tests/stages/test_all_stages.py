@@ -9,6 +9,7 @@ import pytest
 from contract.artifact import FINAL, load_model, load_train_profile
 from contract.encoding import encode
 from contract.figures import read_figures
+from contract.profile import PREDICTION
 from contract.rows import read_rows, to_arrays
 from stages import approve, evaluate, export, ingest, select, split, tune, validate
 from stages.start import StageError, start
@@ -88,7 +89,10 @@ def test_stages_make_a_model_that_predicts_as_the_chosen_one(variant, project, m
     model, evaluation = load_model(FINAL), read_figures(evaluate.METRICS)
     profile = load_train_profile(FINAL)[1]
     assert profile.n_rows == read_figures(split.METRICS)["n_train_rows"]
-    assert list(profile.columns) == [column.name for column in params.contract.columns]
+    names = [column.name for column in params.contract.columns]
+    assert list(profile.columns) == [*names, PREDICTION]
+    predicted = profile.columns[PREDICTION]
+    assert (predicted.n_values, predicted.n_gaps) == (profile.n_rows, 0)
     told = model.predict(encode(rows, params.contract))
     chosen = evaluate.joblib.load(select.CHOSEN).predict(to_arrays(rows, params.contract)[0])
     if params.prediction.clip and params.contract.target.range:
