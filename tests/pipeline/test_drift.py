@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT, Project
 
 SAMPLE = "data/sample/students.csv"
-PUBLIC = ROOT.parent / "shared/data/students.csv"
+STUDENTS = [ROOT / "data/sample/students.csv", ROOT.parent / "shared/data/students.csv"]
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def test_plots_of_a_drifted_column_show_without_a_failure(trained, rows):
     assert "writing_score: difference of means" in page
 
 
-@pytest.mark.skipif(not PUBLIC.exists(), reason="needs the public table")
-def test_public_table_passes_with_the_shipped_reference(trained):
-    trained.set_params({"data.source": str(PUBLIC)})
+@pytest.mark.parametrize("table", [path for path in STUDENTS if path.exists()])
+def test_tables_of_students_pass_with_the_shipped_reference(table, trained):
+    trained.set_params({"data.source": str(table)})
 
     trained.repro("validate")
 
