@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, SerializeAsAny
 
-from contract.artifact import TRAIN_PROFILE, Manifest, load_train_profile
+from contract.artifact import Manifest, load_train_profile
 from contract.errors import ContractError
 from contract.monitoring import Report, read_report
 from contract.predictions.file import LogError
@@ -112,11 +112,6 @@ class Monitor:
         return self._reference[1:]
 
     def _load_profile(self, manifest: Manifest) -> tuple[Profile | None, str]:
-        if TRAIN_PROFILE not in manifest.files:
-            return None, (
-                f"Model {manifest.version} was exported without {TRAIN_PROFILE}, so its training "
-                "rows are not shown beside these. Export it again: make repro"
-            )
         try:
             found, profile = load_train_profile(self._settings.model_folder)
         except (ContractError, OSError) as error:

@@ -25,16 +25,16 @@ def logs_of(project: Project) -> list[str]:
 
 
 @contextmanager
-def started(project: Project, *arguments: str, **options):
+def started(project: Project, *arguments: str, env: dict[str, str] | None = None):
     """Start a run in the background, in a group of its own; it ends with the block."""
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=project.root,
-        env=project.environment(),
+        env=project.environment() | (env or {}),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        **options,
     )
     try:
         yield process
@@ -150,15 +150,12 @@ def test_second_run_says_who_runs_and_leaves_the_first_alone(untrained, monkeypa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_run_that_is_told_to_end_ends_dvc_and_tells_of_it(number, untrained, monkeypatch):
+def test_run_that_is_told_to_end_ends_dvc_and_tells_of_it(number, untrained):
     slow_source(untrained)
-    with mailbox_open() as mailbox:
-        for name, value in mailbox.settings.items():
-            monkeypatch.setenv(name, value)
-        with started(untrained, stdin=subprocess.DEVNULL) as run:
-            wait_for(lambda: "holding" in "".join(logs_of(untrained)), "the first stage")
-            run.send_signal(number)
-            code = run.wait(timeout=WAIT_S)
+    with mailbox_open() as mailbox, started(untrained, env=mailbox.settings) as run:
+        wait_for(lambda: "holding" in "".join(logs_of(untrained)), "the first stage")
+        run.send_signal(number)
+        code = run.wait(timeout=WAIT_S)
 
     assert code != 0
     assert mailbox.subjects == ["Run failed at ingest"]

@@ -1,6 +1,6 @@
 """Servers for tests that only ask, and apps for those that need no process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +42,21 @@ def app(flats, tmp_path) -> Iterator[Flask]:
 @pytest.fixture
 def client(app) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def opened(flats, tmp_path) -> Iterator[Callable[..., FlaskClient]]:
+    """Make clients of apps with settings of their own."""
+    apps = []
+
+    def make(**changes) -> FlaskClient:
+        files = {
+            "prediction_log": str(tmp_path / "log.db"),
+            "monitor_report": str(tmp_path / "monitor.json"),
+        }
+        apps.append(create_app(Settings.model_validate({"model_folder": flats} | files | changes)))
+        return apps[-1].test_client()
+
+    yield make
+    for app in apps:
+        app.extensions["serve"].close()
