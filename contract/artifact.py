@@ -191,6 +191,11 @@ def load_model(folder: Path = FINAL) -> Model:
 
 def load_train_profile(folder: Path = FINAL) -> tuple[Manifest, Profile]:
     """Load the profile of the rows that the model was trained on, compared likewise."""
+    if TRAIN_PROFILE not in read_manifest(folder).files:
+        raise ArtifactError(
+            f"{folder} was exported by an older release, without {TRAIN_PROFILE}, the profile of "
+            "the rows that it was trained on. Export the model again: make repro."
+        )
     manifest, content = _read_together(folder, lambda manifest: TRAIN_PROFILE)
     mend = "Export the model again: make repro."
     return manifest, parse_profile(content, str(folder / TRAIN_PROFILE), mend)
