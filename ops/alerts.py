@@ -15,7 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from contract.monitoring import REPORT, LiveError, Report, Told
-from ops.channels import Channel, ChannelError, ChannelSettings, Message, open_channels, write_whole
+from ops.channels import Channel, ChannelError, ChannelSettings, Message, open_channels
+from ops.whole_file import write_whole
 
 LIVE_ERROR = "live_error"  # the measure of a cause that the truth has shown
 N_NAMED = 3  # subjects in the line that stands for all

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from ops.mail import MailError, MailSettings, send_mail
 from ops.run import who_runs
+from ops.whole_file import write_whole
 
 WEBHOOK_ADVICE = "Correct ALERT_WEBHOOK, or look after the service."
 PATIENCE_S = 10.0  # for the webhook's service
@@ -127,18 +128,6 @@ def _write_issue(path: Path, told: Message) -> str:
     except OSError as error:
         raise ChannelError(f"{path}: {error.strerror}. Correct ALERT_ISSUE_FILE.") from None
     return f"Wrote {path} for a GitHub issue: {told.subject}."
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and put it there: a reader sees the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _retrain() -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 
 from contract.features import Contract, Feature
 from contract.predictions.counts import N_HOURS, HourCount, Stats, count
+from contract.predictions.feature_columns import parse_features
 from contract.predictions.privacy import HASHED
 from contract.predictions.pruning import first_id
 from contract.predictions.read import FileReader, Window
@@ -79,7 +79,7 @@ def look(log_path: Path, known: Known) -> Live:
     hours = count_hours(reader, now)
     columns, notes = [], []
     if rows:
-        columns = columns_of([_object(text) for text, _ in rows], known)
+        columns = columns_of([parse_features(text) for text, _ in rows], known)
         columns.append(_predictions([y for _, y in rows], known))
         notes = _notes(stats)
     return Live(
@@ -184,11 +184,3 @@ def _notes(stats: Stats) -> list[str]:
         return []
     which = "these rows" if n_without == n else f"{n_without:,} of these rows"
     return [f"No feature is stored of {which}: PREDICTION_LOG_FEATURES was off."]
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    try:
-        found = from_json(text, cache_strings="all")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -94,14 +94,15 @@ def _parse_at_once(texts: pa.StringArray, types: Mapping[str, pa.DataType]) -> p
 
 
 def _parse_one_by_one(texts: pa.StringArray, types: Mapping[str, pa.DataType]) -> list[pa.Array]:
-    rows = [_object(text) for text in texts.to_pylist()]
+    rows = [parse_features(text) for text in texts.to_pylist()]
     return [
         pa.array([_AS_TYPE[kind](row.get(name)) for row in rows], kind)
         for name, kind in types.items()
     ]
 
 
-def _object(text: str) -> dict[str, Any]:
+def parse_features(text: str) -> dict[str, Any]:
+    """Read one row's features; none of what is no JSON object."""
     try:
         parsed = from_json(text, cache_strings="all")
     except ValueError:

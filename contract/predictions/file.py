@@ -7,6 +7,7 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ ADVICE = {
     sqlite3.SQLITE_BUSY: f"Another program has held the file for {BUSY_S:.0f} s: end it.",
     sqlite3.SQLITE_FULL: "Free some space; the log then goes on by itself.",
     sqlite3.SQLITE_IOERR: "Free some space or mend the disk; the log then goes on by itself.",
+    sqlite3.SQLITE_CORRUPT: "The file is damaged: a server sets it aside and begins a new one.",
     sqlite3.SQLITE_NOTADB: "Name another path, or move the file aside, and a new one is begun.",
 }
 
@@ -133,8 +135,7 @@ def set_aside(path: Path, inode: int) -> None:
 
 def is_damaged(path: Path, error: BaseException) -> bool:
     """Say whether an error of SQLite means that this log of ours has lost a part."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    if code_of(error) not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return False
     with path.open("rb") as file:
         header = file.read(72)
@@ -231,8 +232,7 @@ def when_free(connection: sqlite3.Connection, statement: str) -> None:
             connection.execute(statement)
             return
         except sqlite3.OperationalError as error:
-            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not is_busy or time.monotonic() > give_up:
+            if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -249,9 +249,24 @@ def checkpoint(path: Path, mode: str) -> int:
     return n_pages
 
 
+def code_of(error: BaseException | None) -> int:
+    """Give SQLite's code of an error, 0 if it is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail
+
+
+def as_logged(moment: datetime) -> str:
+    """Write a time as the log holds it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now() -> str:
+    return as_logged(datetime.now(UTC))
+
+
 def advice_on(error: BaseException) -> str:
     """Say what to do about an error of SQLite."""
     if isinstance(error, BAD_VALUE):
         return "One of the values is not text or a number that SQLite can hold."
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail
-    return ADVICE.get(code, "Make the file and its folder writable, or name another path.")
+    return ADVICE.get(
+        code_of(error), "Make the file and its folder writable, or name another path."
+    )

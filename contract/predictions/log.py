@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from contract.predictions.file import (
     checkpoint,
     files_at,
     is_damaged,
+    now,
     open_log,
     set_aside,
     when_free,
@@ -97,14 +97,14 @@ class PredictionLog:
         ids = [str(uuid7()) for _ in features]
         numbers = (told.prediction.tolist(), told.lower.tolist(), told.upper.tolist())
         own = list(zip(ids, features, *numbers, strict=True))
-        self._commit(Rows(PREDICTIONS, (_now(), model, source, request_id, latency_ms), own))
+        self._commit(Rows(PREDICTIONS, (now(), model, source, request_id, latency_ms), own))
         return ids
 
     def reject(self, source: str, counts: Mapping[tuple[str, str], int]) -> None:
         """Count refused values by field and rule; where that fails, it is only a warning."""
         own = [(str(uuid7()), *key, count) for key, count in counts.items()]
         try:
-            self._commit(Rows(REJECTIONS, (_now(), source), own))
+            self._commit(Rows(REJECTIONS, (now(), source), own))
         except LogError as error:
             logger.warning("%d rejections are not counted: %s", sum(counts.values()), error)
 
@@ -197,7 +197,7 @@ class PredictionLog:
         try:
             when_free(connection, "BEGIN IMMEDIATE")
             if self._n_described < len(self._contracts):
-                Rows(MODELS, (_now(),), list(self._contracts.items())).insert(connection)
+                Rows(MODELS, (now(),), list(self._contracts.items())).insert(connection)
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")
@@ -266,7 +266,3 @@ class PredictionLog:
         if isinstance(error, LogError):
             return str(error)
         return f"{self.path}: nothing was logged, {error}. {advice_on(error)}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

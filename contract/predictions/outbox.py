@@ -21,10 +21,12 @@ from contract.predictions.file import (
     LogError,
     advice_on,
     checkpoint,
+    code_of,
     connect,
     drop_ballast,
     files_at,
     lay_ballast,
+    now,
     when_free,
 )
 from contract.predictions.pruning import ALL, first_id, prune, writing
@@ -121,8 +123,7 @@ class Outbox:
 
     def say(self, problem: str) -> bool:
         """Tell those who ask what keeps rows waiting, '' for nothing; False if there is no log."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        row = (self._target, now, problem)
+        row = (self._target, now(), problem)
         with self._log() as log:
             if log is None:
                 return False
@@ -150,7 +151,7 @@ class Outbox:
                         n_rows += n
                     return n_rows
                 except LogError as error:
-                    if not (_code(error.__cause__) in NEEDS_ROOM and drop_ballast(self.path)):
+                    if not (code_of(error.__cause__) in NEEDS_ROOM and drop_ballast(self.path)):
                         raise
                     logger.warning("%s: the ballast makes room to prune a full disk", self.path)
         finally:
@@ -178,7 +179,7 @@ class Outbox:
                 self._open()
             yield self._connection
         except (sqlite3.Error, OSError) as error:
-            if _code(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+            if code_of(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
                 self.close()
             why = f"{self.path}: it can be neither delivered nor pruned, {error}."
             raise LogError(f"{why} {advice_on(error)}") from error
@@ -255,7 +256,3 @@ def _is_log(connection: sqlite3.Connection) -> bool:
 def _inode_at(path: Path) -> tuple[int, int] | None:
     found = files_at(str(path))
     return found and found[:2]
-
-
-def _code(error: BaseException | None) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the other bits are detail

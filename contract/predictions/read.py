@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,8 @@ class FileReader(Reader):
             return connection.execute(self._in_dialect(query), bounds | values).fetchall()
 
     def _bounds(self, connection: sqlite3.Connection, window: Window) -> dict[str, Any]:
-        since = _as_logged(window.since) if window.since else ""
-        until = _as_logged(window.until) if window.until else "~"
+        since = file.as_logged(window.since) if window.since else ""
+        until = file.as_logged(window.until) if window.until else "~"
         bounds = {"since": since, "until": until, "last": window.last, "first": 0}
         if window.last is not None:
             first, time = connection.execute(self._in_dialect(self.FIRST), bounds).fetchone()
@@ -212,7 +212,7 @@ class FileReader(Reader):
                     with closing(_empty_log()) as empty:
                         yield empty
         except sqlite3.Error as error:
-            raise LogError(f"{self.path}: {error}. {_advice_on(error)}") from error
+            raise LogError(f"{self.path}: {error}. {file.advice_on(error)}") from error
 
     def _is_begun(self, connection: sqlite3.Connection) -> bool:
         """Say whether there are tables; raises LogError if they are those of another program."""
@@ -243,22 +243,9 @@ def _times(values: Sequence[str] | Sequence[int]) -> pa.TimestampArray:
     return pa.array(values).cast(TIME) if values else pa.array([], TIME)
 
 
-def _as_logged(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _empty_log() -> sqlite3.Connection:
     """Stand in for a file that a server is about to make its tables in."""
     connection = sqlite3.connect(":memory:")
     for statement in file.SCHEMA:
         connection.execute(statement)
     return connection
-
-
-def _advice_on(error: sqlite3.Error) -> str:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-        return (
-            "The file is damaged: a server sets it aside and begins a new one; read what is left "
-            "with `sqlite3 FILE .recover`."
-        )
-    return file.advice_on(error)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 from contract.artifact import FINAL, load_train_profile
 from contract.errors import ContractError
@@ -18,18 +19,25 @@ from contract.predictions.read import Window, open_log_for_reading
 from contract.predictions.settings import LogSettings
 from contract.settings import read_settings
 from ops.alerts import AlertSettings, alert
-from ops.channels import write_whole
 from ops.monitor.measure import measure
 from ops.monitor.page import page_of
 from ops.predictions.command import CommandError, add_local, add_since, parse_count, parse_time
+from ops.whole_file import write_whole
 
 CODES: dict[Status, int] = {"calm": 0, "drifted": 1, "too_few": 2}
 FAILED = 3
 N_TOLD = 10
 
 
+class Parser(argparse.ArgumentParser):
+    """Ends with the code of a failure; argparse's own, 2, would say that there are too few rows."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(FAILED, f"{self.format_usage()}ERROR: {message}\n")
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m ops.monitor",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -128,7 +128,7 @@ def _out_of_range(
 
 def _write_to_file(path: Path, truths: Sequence[tuple[str, float]]) -> None:
     """Write in short transactions, since the server appends meanwhile; once more does no harm."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = file.now()
     try:
         with closing(file.connect(path)) as connection:
             for some in _chunks(truths, ROWS_A_COMMIT):

@@ -181,6 +181,15 @@ def test_missing_log_model_or_profile_is_one_sentence(site, model, monitor, tmp_
     assert told.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("argument", ["--since=soon", "--last=0", "--lats=5"])
+def test_wrong_argument_is_no_verdict(argument, site, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([argument])
+
+    assert ended.value.code == 3
+    assert "ERROR: " in capsys.readouterr().err
+
+
 def test_rows_of_another_contract_count_with_the_columns_that_both_have(site, model, monitor):
     contract = model.manifest.contract
     gone = category_of(contract)

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,15 +22,9 @@ ELSEWHERE = "postgresql://user:secret@127.0.0.1:1/db"
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        describe(log)
-        yield log
+def log(log) -> PredictionLog:
+    describe(log)
+    return log
 
 
 @pytest.fixture(params=["file", "database"])

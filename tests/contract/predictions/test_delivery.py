@@ -35,17 +35,6 @@ BACK_S = 2.0  # from the return of the database
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        yield log
-
-
-@pytest.fixture
 def address(postgres) -> DatabaseAddress:
     return DatabaseAddress(postgres.url)
 

@@ -36,17 +36,6 @@ ABOUT = {"model": "0a1b2c3d4e5f", "source": "api", "request_id": "r-1", "latency
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        yield log
-
-
-@pytest.fixture
 def guarded_folder() -> Iterator[Path]:
     """Give a folder of a user whom permissions bind, unlike root, and be that user."""
     was = os.geteuid()

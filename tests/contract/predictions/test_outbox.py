@@ -29,17 +29,6 @@ ROW = '{"area": 72.0, "heating": "gas"}'
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        yield log
-
-
-@pytest.fixture
 def outbox(path) -> Iterator[Outbox]:
     with closing(Outbox(path, TARGET)) as outbox:
         yield outbox

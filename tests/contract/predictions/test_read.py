@@ -31,15 +31,9 @@ BACKENDS = ["file", "database"]
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        describe(log)
-        yield log
+def log(log) -> PredictionLog:
+    describe(log)
+    return log
 
 
 @pytest.fixture(params=BACKENDS)

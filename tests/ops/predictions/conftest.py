@@ -13,7 +13,7 @@ import pytest
 from contract.predictions.log import PredictionLog
 from contract.predictions.settings import LogSettings
 from ops.predictions.__main__ import main
-from tests.logged import describe
+from tests.logged import deliver, describe
 from tests.postgres import FreshDatabase
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +48,15 @@ def log(path) -> Iterator[PredictionLog]:
     with closing(PredictionLog(path)) as log:
         describe(log)
         yield log
+
+
+@pytest.fixture(params=["file", "database"])
+def place(request, path):
+    """Let the commands look into the file, or into a database that has all of it."""
+    if request.param == "file":
+        return lambda: None
+    database = request.getfixturevalue("database")
+    return lambda: deliver(path, database.url)
 
 
 @pytest.fixture

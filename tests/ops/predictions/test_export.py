@@ -14,20 +14,11 @@ import pytest
 
 from contract.features import Contract
 from tests.example import AREA, CONDITION, HEATING, RENT, ROOMS
-from tests.logged import GAS, MODEL, append, deliver, describe
+from tests.logged import GAS, MODEL, append, describe
 
 BASE = ["id", "time", "model", "source", "request_id"]
 BASE += ["prediction", "lower", "upper", "latency_ms", "truth"]
 NEWER = "ffffffffffff"
-
-
-@pytest.fixture(params=["file", "database"])
-def place(request, path):
-    """Let the commands look into the file, or into a database that has all of it."""
-    if request.param == "file":
-        return lambda: None
-    database = request.getfixturevalue("database")
-    return lambda: deliver(path, database.url)
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:

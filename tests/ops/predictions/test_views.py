@@ -10,15 +10,6 @@ from ops.predictions import tail
 from tests.logged import GAS, MODEL, append, deliver
 
 
-@pytest.fixture(params=["file", "database"])
-def place(request, path):
-    """Let the commands look into the file, or into a database that has all of it."""
-    if request.param == "file":
-        return lambda: None
-    database = request.getfixturevalue("database")
-    return lambda: deliver(path, database.url)
-
-
 def test_tail_shows_the_newest_the_newest_last(ops, log, place):
     append(log, [GAS] * 30, first=100)
     place()
