@@ -15,7 +15,7 @@ from serve.errors import ServeError, answer_errors
 from serve.limits import LimitBody, turn_away
 from serve.metrics import Metrics
 from serve.monitor import Monitor
-from serve.observe import begin, end
+from serve.observe import Observed
 from serve.pages import prepare_pages
 from serve.routes import routes
 from serve.safety import Guard, SafeHeaders, public
@@ -90,12 +90,11 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     @app.before_request
     def receive() -> None:
-        begin()
         turn_away()
         guard()
 
-    app.after_request(end)
-    app.wsgi_app = SafeHeaders(LimitBody(app.wsgi_app, settings.max_upload_bytes))
+    limited = LimitBody(app.wsgi_app, settings.max_upload_bytes)
+    app.wsgi_app = SafeHeaders(Observed(limited, metrics))
     if settings.trusted_proxies:
         n = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)

@@ -1,6 +1,8 @@
 """What a request brings: JSON, the fields of a form, a file; each within its limits."""
 
 import io
+import json
+from collections import Counter
 from typing import Any, BinaryIO, get_args
 
 from flask import current_app, request
@@ -20,16 +22,33 @@ ON_ERROR = list(get_args(OnError))
 
 
 def json_body() -> Any:
+    text = _small_body()
     try:
-        return from_json(_body())
+        sent = from_json(text)
     except ValueError as error:
         raise ServeError(f"The body is no JSON in UTF-8: {error}.") from error
+    rows = [row for row in (sent if isinstance(sent, list) else [sent]) if isinstance(row, dict)]
+    if text.count(b":") > sum(map(len, rows)):  # a colon in a text, or a key twice
+        _expect_no_key_twice(text)
+    return sent
+
+
+def _expect_no_key_twice(text: bytes) -> None:
+    """Raise ServeError where an object has a key twice, of which from_json takes the last."""
+
+    def expect_once(pairs: list[tuple[str, Any]]) -> None:
+        keys = Counter(key for key, _ in pairs)
+        if len(keys) < len(pairs):
+            twice = shown(keys.most_common(1)[0][0])
+            raise ServeError(f"The body has the key {twice} twice, expected it once.")
+
+    json.loads(text, object_pairs_hook=expect_once)
 
 
 def form_fields() -> dict[str, str]:
     """Give the form's fields; Flask limits those of multipart forms alone."""
     settings = _settings()
-    if request.mimetype == URLENCODED and _body().count(b"&") >= settings.max_columns:
+    if request.mimetype == URLENCODED and _small_body().count(b"&") >= settings.max_columns:
         raise RequestEntityTooLarge(
             f"The form has over {settings.max_columns:,} fields, expected those of the contract."
         )
@@ -39,14 +58,15 @@ def form_fields() -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _body() -> bytes:
-    """Give the body of a single request; it stays there for `request.form`."""
-    limit = _settings().max_json_bytes
-    if (request.content_length or 0) > limit:
-        raise RequestEntityTooLarge(
-            f"The body has {request.content_length:,} bytes, expected {limit:,} or fewer."
-        )
-    return request.get_data()
+def _small_body() -> bytes:
+    """Give the body of a single request; that of a form stays there for `request.form`."""
+    asked, limit = request._get_current_object(), _settings().max_json_bytes
+    n_bytes = asked.content_length
+    if (n_bytes or 0) > limit:
+        raise RequestEntityTooLarge(f"The body has {n_bytes:,} bytes, expected {limit:,} or fewer.")
+    if n_bytes is None or asked.mimetype in FORMS:
+        return asked.get_data()
+    return asked.environ["wsgi.input"].read(n_bytes)  # in a tenth of the time
 
 
 def uploaded_file() -> BinaryIO:

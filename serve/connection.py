@@ -11,7 +11,7 @@ import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from serve.incoming import Incoming
 
@@ -23,8 +23,41 @@ class Lane:
         self.pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
         self.n_free = self.n_places = n_places
 
-    def is_idle(self) -> bool:
-        return self.n_free == self.n_places
+    def n_taken(self) -> int:
+        return self.n_places - self.n_free
+
+
+class Outgoing:
+    """A client's socket for one answer, whose head leaves in one segment with what follows it."""
+
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+        self._held: bytes | None = None  # until more comes; None: nothing has been sent yet
+
+    def sendall(self, data: bytes) -> None:
+        if self._held is None:
+            self._held = data
+            return
+        held, self._held = self._held, b""
+        self._sock.sendall(held + data)
+
+    def flush(self) -> None:
+        """Send a head that no body follows."""
+        if self._held:
+            self.sendall(b"")
+
+    def __getattr__(self, name: str) -> Any:
+        """Let all else be done by the socket, to which what was held has gone before."""
+        self.flush()
+        return getattr(self._sock, name)
+
+
+class Answering(NamedTuple):
+    """What gunicorn has to know of a connection to answer on it."""
+
+    sock: Outgoing
+    client: Any
+    server: Any
 
 
 class Connection:
@@ -37,6 +70,7 @@ class Connection:
         self.lane: Lane | None = None  # in which it has a place
         self.refused: tuple[int, str] | None = None  # status and reason, if it is turned away
         self.is_leaving = False  # has its last answer
+        self.is_polled = False  # by the main loop, for more to come
 
     def has_begun(self) -> bool:
         """Say whether some of a request is there."""

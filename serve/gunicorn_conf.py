@@ -108,6 +108,8 @@ def post_worker_init(worker: Worker) -> None:
             handler.gather()
     parts = worker.app.wsgi().extensions.get("serve")
     if parts is not None:
+        if parts.log is not None:
+            worker.round.write, parts.log.hand_over = parts.log.write, worker.round.take
         parts.start()
 
 

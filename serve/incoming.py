@@ -125,6 +125,7 @@ class Incoming:
         self._max_body_bytes = max_body_bytes
         self._n_requests = 0
         self._n_searched = 0
+        self._last_head, self._last_request = b"", None
 
     def advance(self) -> bool:
         """Go on with what was received; True if a request is there with all of its body.
@@ -166,15 +167,26 @@ class Incoming:
             return False
         head = bytes(self.received[: end + 4])
         del self.received[: end + 4]
-        self._n_requests += 1
-        try:
-            request = Request(self._cfg, IterUnreader([head]), self._client, self._n_requests)
-        except ParseException as error:  # its text may hold a token, so that only its kind is told
-            raise RefusedError(STATUS.get(type(error), 400), f"{type(error).__name__}.") from None
+        request = self._parse(head)
         self.awaits_continue = request._expected_100_continue
         request._expected_100_continue = False  # or gunicorn would answer it later, too
         self._begin_body(request)
         return True
+
+    def _parse(self, head: bytes) -> Request:
+        """Parse a head; what it was parsed into serves again, as programs repeat their heads."""
+        self._n_requests += 1
+        if head != self._last_head:
+            lines = IterUnreader([head])
+            try:
+                self._last_request = Request(self._cfg, lines, self._client, self._n_requests)
+            except ParseException as error:  # its text may hold a token: only its kind is told
+                kind = type(error)
+                raise RefusedError(STATUS.get(kind, 400), f"{kind.__name__}.") from None
+            self._last_head = head
+        request = Request.__new__(Request)
+        vars(request).update(vars(self._last_request))
+        return request
 
     def _begin_body(self, request: Request) -> None:
         self.request, reader = request, request.body.reader

@@ -65,6 +65,8 @@ class GatheredLines(logging.Handler):
 
 def log_to_stderr(level: str) -> None:
     """Let this process tell all that it logs as JSON lines; called by whoever starts a server."""
+    logging._srcfile = None  # what no line tells need not be found out
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = GatheredLines()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

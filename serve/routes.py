@@ -38,6 +38,7 @@ from serve.bodies import (
 from serve.errors import CheckError, Problem, count_rejected, wants_page
 from serve.example import example_csv
 from serve.logged import as_json
+from serve.observe import BEGAN_S, ID
 from serve.openapi import describe
 from serve.safety import guarded, public
 from serve.serving import InService
@@ -153,13 +154,14 @@ def _log(current: InService, features: list[str], told: Predictions) -> list[str
     if parts.log is None:
         return [None] * len(features)
     parts.log.describe(current.version, current.contract_json)
+    environ = request.environ
     return parts.log.append(
         features,
         told,
         model=current.version,
         source=g.source,
-        request_id=g.request_id,
-        latency_ms=1000 * (time.perf_counter() - g.began_s),
+        request_id=environ[ID],
+        latency_ms=1000 * (time.perf_counter() - environ[BEGAN_S]),
     )
 
 

@@ -25,12 +25,14 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from serve.connection import Connection, Lane
+from serve.connection import Answering, Connection, Lane, Outgoing
 from serve.incoming import SMALL_BYTES, Incoming, RefusedError
 from serve.limits import REFUSED
+from serve.rounds import Round
 from serve.stand_in import StandIn
 
 VITAL = {"/health", "/ready", "/metrics"}
+QUICK = {"/predict"}  # others may take longer
 N_VITAL_THREADS = 2
 N_UPLOAD_THREADS = 4
 N_UPLOADS = 32  # that come in, wait or are worked on, in one worker
@@ -60,11 +62,12 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         for listener in self.sockets:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BYTES)
-        self.waiting: set[Connection] = set()  # those that are in the poller
+        self.waiting: set[Connection] = set()  # those from which more may come
         self.of_thread = threading.local()
         self.next_sweep_s = self.round_began_s = 0.0
         self.stand_in = StandIn(self.turn, partial(self.method_queue.defer, int))
         self.stand_in.start()
+        self.round = Round(self.stand_in.watching)
         self.requests = Lane("requests", self.cfg.threads, self.cfg.threads + self.n_queued)
         self.vital = Lane("vital", N_VITAL_THREADS)
         self.uploads = Lane("uploads", N_UPLOAD_THREADS, N_UPLOADS)
@@ -108,16 +111,20 @@ class Worker(ThreadWorker):
 
     def wait(self, conn: Connection) -> None:
         """Let the poller tell when more comes from this client."""
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_readable, conn))
+        if not conn.is_polled:
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_readable, conn))
+            conn.is_polled = True
         self.waiting.add(conn)
 
-    def unwait(self, conn: Connection) -> None:
-        self.waiting.remove(conn)
-        self.poller.unregister(conn.sock)
+    def unpoll(self, conn: Connection) -> None:
+        if conn.is_polled:
+            self.poller.unregister(conn.sock)
+            conn.is_polled = False
 
     def on_readable(self, conn: Connection, sock: socket.socket) -> None:
-        if conn not in self.waiting:
-            return  # closed by an earlier event of the same round
+        if conn not in self.waiting:  # but at work, or closed by an earlier event of this round
+            self.unpoll(conn)
+            return
         data = conn.read(READ_BYTES)
         if data is None:
             return
@@ -152,7 +159,7 @@ class Worker(ThreadWorker):
                 raise RefusedError(503, "Too many files at once.")
             conn.enter(self.uploads)
         if is_whole:
-            self.unwait(conn)
+            self.waiting.remove(conn)  # most are answered before the poller is asked again
             self.admit(conn)
             return
         if incoming.awaits_continue:
@@ -167,7 +174,7 @@ class Worker(ThreadWorker):
             lane = conn.enter(self.vital)
         elif lane is None and self.may_answer_here(conn):
             conn.enter(self.requests)
-            self.answer_here(conn)
+            self.answer_here(conn, request.path)
             return
         elif lane is None and self.requests.n_free:
             lane = conn.enter(self.requests)
@@ -184,23 +191,20 @@ class Worker(ThreadWorker):
         return (
             self.answers_itself
             and not self.stand_in.has_loop
-            and self.requests.is_idle()
+            and self.requests.n_taken() == len(self.round)
             and time.monotonic() - self.round_began_s < ROUND_S
             and not conn.incoming.received
             and not conn.n_unsent()
         )
 
-    def answer_here(self, conn: Connection) -> None:
-        keep = False
-        try:
-            with self.stand_in.watching():
-                keep = self.handle(conn)
-        finally:
-            self.finish(conn, keep)
+    def answer_here(self, conn: Connection, path: str) -> None:
+        if path not in QUICK:
+            self.round.settle()  # rather than let others wait for this answer
+        self.round.begin(partial(self.handle, conn), partial(self.finish, conn))
 
     def refuse(self, conn: Connection, status: int, why: str) -> None:
         """Turn away what has not come as a whole; the connection ends with it."""
-        self.unwait(conn)
+        self.waiting.remove(conn)
         conn.leave()
         request = conn.incoming.request
         if request is None:
@@ -212,8 +216,8 @@ class Worker(ThreadWorker):
         request.force_close()
         conn.enter(self.lobby).pool.submit(self.work, conn)
 
-    def finish(self, conn: Connection, keep: bool) -> None:
-        """Take the connection back once its request is answered."""
+    def finish(self, conn: Connection, keep: bool | None) -> None:
+        """Take the connection back once its request is answered, or its answer broke off."""
         conn.leave()
         conn.refused = None
         conn.incoming.forget()
@@ -238,8 +242,8 @@ class Worker(ThreadWorker):
         self.wait(conn)
 
     def drop(self, conn: Connection) -> None:
-        if conn in self.waiting:
-            self.unwait(conn)
+        self.waiting.discard(conn)
+        self.unpoll(conn)
         conn.leave()
         conn.incoming.forget()
         conn.sock.close()
@@ -248,9 +252,13 @@ class Worker(ThreadWorker):
     def turn(self) -> None:
         """Run the loop once; its own thread does so in gunicorn's way, its stand-in in this."""
         self.notify()
-        self.wait_for_and_dispatch_events(SWEEP_S)
+        self.dispatch_events(SWEEP_S)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        self.dispatch_events(timeout)
+        self.round.settle()
+
+    def dispatch_events(self, timeout: float) -> None:
         events = self.poller.select(min(timeout, SWEEP_S))
         self.round_began_s = time.monotonic()
         for key, _ in events:  # some may be stale, if the stand-in has had the loop meanwhile
@@ -320,9 +328,11 @@ class Worker(ThreadWorker):
     def handle(self, conn: Connection) -> bool:
         """Answer a request; say whether the connection may bring another."""
         self.of_thread.refused = conn.refused
-        request = conn.incoming.request
+        request, out = conn.incoming.request, Outgoing(conn.sock)
         try:
-            return self.handle_request(request, conn)
+            keep = self.handle_request(request, Answering(out, conn.client, conn.server))
+            out.flush()
+            return keep
         except (ConnectionError, TimeoutError) as error:
             self.log.debug("%s did not take its answer: %s", conn.client, error)
         except StopIteration:

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -60,6 +60,8 @@ class PredictionLog:
         self.path = path
         self._file = str(path)
         self.fails = False  # the last append could not be written
+        # may let another `write` the rows of an append; says True once they are written
+        self.hand_over: Callable[[Rows], bool] = lambda rows: False
         self._sync_full = sync_full
         self._waiting: deque[Rows] = deque()  # its first is writing, or about to
         self._door = threading.Lock()  # held to look at those who wait
@@ -124,24 +126,38 @@ class PredictionLog:
             self._closed = True
             self._let_go()
 
-    def _commit(self, rows: Rows) -> None:
-        rows.turn.acquire()
+    def write(self, appends: Sequence[Rows]) -> None:
+        """Commit the rows of several appends, with those of others; each then has its error."""
         with self._door:
-            self._waiting.append(rows)
-            is_first = self._waiting[0] is rows
-        group = [rows]
+            leads = not self._waiting
+            for rows in appends:
+                rows.turn.acquire()
+                self._waiting.append(rows)
         try:
-            if not is_first:
-                rows.turn.acquire()  # another has written our rows, or it is our turn to write
-            group = [] if rows.taken else self._take()
-            if group:
-                with self._pen:
-                    self._write(group)
+            for rows in appends:
+                if not leads:
+                    rows.turn.acquire()  # another has written them, or it is our turn to write
+                leads = False
+                if not rows.taken:
+                    self._lead()
         finally:  # even if interrupted, or all would wait for us
-            self._leave(group)
+            self._leave([rows for rows in appends if not rows.taken])
+
+    def _commit(self, rows: Rows) -> None:
+        if not self.hand_over(rows):
+            self.write([rows])
         self.fails = rows.error is not None and not isinstance(rows.error, BAD_VALUE)
         if rows.error:
             raise LogError(self._explain(rows.error)) from rows.error
+
+    def _lead(self) -> None:
+        """Write for all who have come by now."""
+        group = self._take()
+        try:
+            with self._pen:
+                self._write(group)
+        finally:
+            self._leave(group)
 
     def _take(self) -> list[Rows]:
         """Take from those who wait, us first, as many as make one short transaction."""

@@ -134,3 +134,46 @@ def test_large_body_waits_in_a_file_and_a_small_one_in_memory():
         body = incoming.finish().body
         assert isinstance(getattr(body, "_file", body), io.BytesIO) == in_memory
         incoming.forget()
+
+
+@pytest.mark.parametrize(
+    "ends", [b"Content-Length: 3\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+def test_head_that_comes_again_brings_a_request_of_its_own(ends):
+    incoming = Incoming(Config(), CLIENT, MAX_BYTES)
+    bodies = [b"one", b"two", b"six"]
+
+    found = []
+    for body in bodies:
+        incoming.received += HEAD + ends
+        incoming.received += body if b"3" in ends else b"3\r\n%s\r\n0\r\n\r\n" % body
+        assert incoming.advance()
+        request = incoming.finish()
+        found.append((request.body.read(), request.headers))
+        request.force_close()
+        incoming.forget()
+
+    assert [body for body, _ in found] == bodies
+    assert all(headers == found[0][1] for _, headers in found)
+
+
+def test_closing_one_request_closes_none_with_the_same_head():
+    incoming = Incoming(Config(), CLIENT, MAX_BYTES)
+    requests = []
+    for _ in range(2):
+        incoming.received += b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert incoming.advance()
+        requests.append(incoming.finish())
+        incoming.forget()
+        requests[0].force_close()
+
+    assert [request.should_close() for request in requests] == [True, False]
+
+
+def test_head_that_was_refused_does_not_come_out_as_the_last():
+    incoming = Incoming(Config(), CLIENT, MAX_BYTES)
+    for _ in range(2):
+        incoming.received[:] = b"GET / HTTP/1.1\r\nHost x\r\n\r\n"
+        with pytest.raises(RefusedError):
+            incoming.advance()
+        incoming.forget()

@@ -249,6 +249,25 @@ def test_form_that_is_too_large_or_ambiguous_is_refused(body, status, told, clie
     assert told in response.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ('{"area": 1, "area": 2}', 400),
+        ('[{"rooms": 1}, {"area": 1, "\\u0061rea": 2}]', 400),
+        ('{"area": {"area": 1, "area": 2}}', 400),
+        ('{"area": "a:b:c", "rooms": "::"}', 422),
+        ('[[[{"area": 1}]]]', 422),
+        ('{"area": %s, "x": "::"}' % ("9" * 4_000), 422),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_key_that_comes_twice_is_refused(body, status, client):
+    response = client.post("/predict", data=body, content_type="application/json")
+
+    assert response.status_code == status
+    assert ("area twice" in response.text) == (status == 400)
+
+
 @pytest.mark.parametrize("query", ["on_error=maybe", "on_error=skip&on_error=refuse"])
 def test_file_with_an_unclear_wish_for_wrong_rows_is_refused(query, client):
     response = client.post(f"/batch_predict?{query}", data="area\n1\n", content_type="text/csv")

@@ -369,6 +369,31 @@ def test_idle_worker_sleeps(tmp_path):
         assert n_wakes() - before < 50  # the stand-in alone would wake 200 times
 
 
+def test_client_that_sends_ahead_does_not_keep_the_worker_busy(tmp_path):
+    with serving(tmp_path) as server, server.connect() as client:
+        (worker,) = psutil.Process(server.process.pid).children()
+        client.sendall(b"GET /echo?s=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)
+        before = sum(worker.cpu_times()[:2])
+        client.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = read_all(client)
+
+        assert answers.count(b"HTTP/1.1 200") == 2
+        assert sum(worker.cpu_times()[:2]) - before < 0.4
+
+
+@pytest.mark.parametrize("path", ["/echo", "/static/none", "/large?n=0", "/large?n=3000000"])
+def test_answer_without_a_body_has_its_head_and_keeps_the_connection(path, server):
+    head = f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    last = b"GET /large?n=0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    answers = server.send(head, head, last)
+
+    assert answers.count(b"HTTP/1.1 ") == 3
+    assert answers.count(b"\r\n\r\n") == 3
+    assert answers.endswith(b"\r\n\r\n")
+
+
 def test_sigterm_answers_what_is_in_flight_and_what_has_begun_to_come(tmp_path):
     with serving(tmp_path, THREADS="8") as server, ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(server.ask, "/echo?s=0.5", b"x") for _ in range(8)]
