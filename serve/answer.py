@@ -14,6 +14,7 @@ from serve.upload import Upload
 # A spreadsheet takes a cell that begins so for a formula, and runs it. Source: OWASP, "CSV
 # Injection"; the apostrophe is its advice, too.
 FORMULA_STARTS = pa.array(["=", "+", "-", "@", "\t", "\r", "\n"])
+FORMULA_BYTES = [start.encode() for start in FORMULA_STARTS.to_pylist()]
 OUTPUTS = ("prediction", "lower", "upper")
 ERROR = "error"
 SIGNIFICANT_DIGITS = 6  # what the model computes with, float32, has seven
@@ -30,6 +31,8 @@ class Table:
         numbers = self._known.keys() - texts
         self._is_number = [name.strip() in numbers for name in upload.header]
         self._is_number += [name in OUTPUTS for name in self._added]
+        self._may_need_quotes = [upload.has_quotes] * len(upload.header)
+        self._may_need_quotes += [name == ERROR for name in self._added]
 
     def header(self) -> bytes:
         """Give the header as sent; a column named like a new one becomes input_..."""
@@ -61,7 +64,7 @@ class Table:
 
     def _quoted(self, cells: pa.StringArray, place: int) -> pa.StringArray:
         """Put into quotation marks the cells that need them."""
-        if not self._upload.has_quotes and place < len(self._upload.header):
+        if not self._may_need_quotes[place]:
             return cells
         needs = pc.match_substring_regex(cells, rf'[{self._upload.separator}"\r\n]')
         if not pc.any(needs).as_py():
@@ -100,6 +103,10 @@ def _escape_name(name: str) -> str:
 
 
 def _escape_formulas(cells: pa.StringArray, is_number: bool) -> pa.StringArray:
+    content = cells.buffers()[2]
+    text = content.to_pybytes() if content else b""
+    if not any(start in text for start in FORMULA_BYTES):  # in a tenth of the time of what follows
+        return cells
     risky = pc.is_in(pc.utf8_slice_codeunits(cells, 0, 1), value_set=FORMULA_STARTS)
     if not pc.any(risky).as_py():
         return cells
