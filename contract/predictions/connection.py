@@ -26,7 +26,7 @@ BAD_ROW = re.compile("22...|5400[01]")  # SQLSTATE of values, and of limits that
 MIGRATE = "`python -m ops.predictions migrate`"
 SET = "in DATABASE_URL or the DB_ variables"
 ADVICE = (  # by SQLSTATE and words: whether a person must act, and what to do
-    ("^42501|^42P01|^3F000", True, f"Run {MIGRATE} with the role that owns the tables."),
+    ("^42501|^42P01|^3F000|^42P10", True, f"Run {MIGRATE} with the role that owns the tables."),
     ("^42704", True, "Make it first: CREATE ROLE name LOGIN PASSWORD '...'."),
     ("^2BP01", True, f"Drop what depends on the view, run {MIGRATE}, and make it anew."),
     ("^23", True, "Drop the constraint that refuses these rows, or make the partition they need."),

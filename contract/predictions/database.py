@@ -1,8 +1,7 @@
-"""The tables of the log in PostgreSQL: who makes them, and how rows come in, once."""
+"""The log in PostgreSQL: how rows come in, once, and who makes its tables and its view."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg2 import errors, extensions, sql
@@ -16,41 +15,18 @@ from contract.predictions.connection import (
     in_words,
 )
 from contract.predictions.settings import DatabaseAddress
+from contract.predictions.tables import (
+    TABLES,
+    check_tables,
+    insertion,
+    make_tables,
+    missing_tables,
+    needs_new_key,
+    renew_key,
+)
 from contract.predictions.typed_view import VIEW, columns_of, make_view
 
 MIGRATION_PATIENCE_S = 600.0  # an index on millions of rows takes a while
-ONE_AT_A_TIME = 0x50726564  # the number of a lock, for those who make tables
-OPTIONAL = {"prediction", "lower", "upper"}
-UUID, TEXT, TIME = "uuid", "text", "timestamp with time zone"
-FLOAT, INT, JSON = "double precision", "integer", "jsonb"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table in PostgreSQL; its first column is its key."""
-
-    name: str
-    columns: dict[str, str]  # and their types
-    indexes: tuple[tuple[str, ...], ...] = ()
-
-
-TABLES = {  # by their names in SQLite
-    "predictions": Table(
-        "predictions",
-        {"id": UUID, "time": TIME, "model": TEXT, "source": TEXT, "request_id": TEXT}
-        | {"features": JSON, "prediction": FLOAT, "lower": FLOAT, "upper": FLOAT}
-        | {"latency_ms": FLOAT},
-        indexes=(("time",), ("model", "time")),
-    ),
-    "rejections": Table(
-        "prediction_rejections",
-        {"id": UUID, "time": TIME, "source": TEXT, "field": TEXT, "rule": TEXT, "count": INT},
-        indexes=(("time",),),
-    ),
-    "models": Table("prediction_models", {"version": TEXT, "time": TIME, "contract": JSON}),
-    "truths": Table("prediction_truths", {"id": UUID, "time": TIME, "truth": FLOAT}),
-}
-COLUMNS = {name: tuple(table.columns) for name, table in TABLES.items()}
 
 
 class Database:
@@ -72,7 +48,7 @@ class Database:
         with self._cursor() as cursor:
             try:
                 query = cursor.mogrify(
-                    _insert(TABLES[table]), [_array(column) for column in zip(*rows, strict=True)]
+                    insertion(TABLES[table]), [_array(column) for column in zip(*rows, strict=True)]
                 )
             except ValueError as error:  # NUL, or half of a surrogate pair
                 reason = f"{self.address.name} cannot hold a value: {error}."
@@ -83,9 +59,9 @@ class Database:
         """Make tables that are missing, if the role may; DatabaseError unless all are ours."""
         with self._cursor() as cursor:
             cursor.execute(f"BEGIN; {self._timeout()}")
-            missing = _missing(cursor)
+            missing = missing_tables(cursor)
             try:
-                _make_tables(cursor, missing)
+                make_tables(cursor, missing)
             except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
                 names = ", ".join(table.name for table in missing)
                 raise DatabaseError(
@@ -93,7 +69,7 @@ class Database:
                     f"them. Run {MIGRATE} with an owner role.",
                     is_lasting=True,
                 ) from error
-            _check_tables(cursor, self.address)
+            check_tables(cursor, TABLES.values(), self.address)
             cursor.execute("COMMIT")
 
     def close(self) -> None:
@@ -129,19 +105,36 @@ def migrate(address: DatabaseAddress, contract: Contract | None, grant_to: str =
     with in_words(address), closing(connect(address, patience_s=5.0)) as connection:
         connection.patience_s = MIGRATION_PATIENCE_S
         with connection, connection.cursor() as cursor:
-            missing = _missing(cursor)
-            _make_tables(cursor, TABLES.values())
-            _check_tables(cursor, address)
+            missing = missing_tables(cursor)
             said = [
                 f"The table {table.name} {'was made' if table in missing else 'is there'}."
                 for table in TABLES.values()
             ]
+            if needs_new_key(cursor):
+                said.append(_renew_key(cursor, contract, address))
+            check_tables(cursor, [t for t in TABLES.values() if t not in missing], address)
+            make_tables(cursor, TABLES.values())
             if contract:
                 said.append(_make_view(cursor, contract, address))
             if grant_to:
                 _grant(cursor, grant_to)
                 said.append(f"The role {grant_to} may INSERT and SELECT.")
     return said
+
+
+def _renew_key(
+    cursor: extensions.cursor, contract: Contract | None, address: DatabaseAddress
+) -> str:
+    """Let a truth be corrected; the view of an earlier release would then show it twice."""
+    cursor.execute("SELECT to_regclass(%s)", [VIEW])
+    if contract is None and cursor.fetchone() != (None,):
+        raise DatabaseError(
+            f"{address.name}: the view {VIEW} is of an earlier release and has to be made anew "
+            "with the tables. Set MODEL_FOLDER to the folder of a model, or drop the view.",
+            is_lasting=True,
+        )
+    renew_key(cursor)
+    return "The table prediction_truths keeps several truths an id from now on; the newest counts."
 
 
 def _make_view(cursor: extensions.cursor, contract: Contract, address: DatabaseAddress) -> str:
@@ -156,48 +149,6 @@ def _make_view(cursor: extensions.cursor, contract: Contract, address: DatabaseA
     return f"The view {VIEW} was made, with the features {names}."
 
 
-def _missing(cursor: extensions.cursor) -> list[Table]:
-    cursor.execute(
-        "SELECT name FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL",
-        [[table.name for table in TABLES.values()]],
-    )
-    names = {name for (name,) in cursor.fetchall()}
-    return [table for table in TABLES.values() if table.name in names]
-
-
-def _make_tables(cursor: extensions.cursor, tables: Iterable[Table]) -> None:
-    statements = [_create(table) for table in tables]
-    if statements:
-        lock = f"SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})"
-        cursor.execute("; ".join([lock, *statements]))
-
-
-def _create(table: Table) -> str:
-    """Give the statements that make a table and its indexes, each if it is not there."""
-    key, *others = table.columns
-    columns = [f"{key} {table.columns[key]} PRIMARY KEY"]
-    for name in others:
-        columns.append(f"{name} {table.columns[name]}{'' if name in OPTIONAL else ' NOT NULL'}")
-    statements = [f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(columns)})"]
-    for index in table.indexes:
-        name = "_".join([table.name, *index, "idx"])
-        statements.append(f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(index)})")
-    return "; ".join(statements)
-
-
-def _insert(table: Table) -> str:
-    """Give the statement that takes an array a column.
-
-    It ships 60,000 rows/s, where a list of VALUES ships 39,000 and a JSON document 53,000. Naming
-    the key keeps any other constraint from dropping rows in silence.
-    """
-    arrays = ", ".join(f"%s::{kind}[]" for kind in table.columns.values())
-    return (
-        f"INSERT INTO {table.name} ({', '.join(table.columns)}) SELECT * FROM unnest({arrays}) "  # noqa: S608
-        f"ON CONFLICT ({next(iter(table.columns))}) DO NOTHING"
-    )
-
-
 def _array(values: Iterable[Any]) -> str:
     """Write an array as PostgreSQL reads it, which costs half of what psycopg2 takes for it."""
     return "{" + ",".join(map(_element, values)) + "}"
@@ -208,23 +159,6 @@ def _element(value: Any) -> str:
         return "NULL"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
-
-
-def _check_tables(cursor: extensions.cursor, address: DatabaseAddress) -> None:
-    """Insert no rows into each table, at which PostgreSQL checks columns, types, key and rights."""
-    for table in TABLES.values():
-        try:
-            cursor.execute(_insert(table), ["{}"] * len(table.columns))
-        except (
-            errors.UndefinedColumn,
-            errors.DatatypeMismatch,
-            errors.InvalidColumnReference,  # no such key
-        ) as error:
-            raise DatabaseError(
-                f"{address.name}: the table {table.name} is not ours, "
-                f"{error.diag.message_primary}. Rename it, or name another database.",
-                is_lasting=True,
-            ) from error
 
 
 def _grant(cursor: extensions.cursor, role: str) -> None:

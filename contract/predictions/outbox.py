@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from contract.predictions.database import COLUMNS
 from contract.predictions.file import (
     APPLICATION_ID,
     LogError,
@@ -30,6 +29,7 @@ from contract.predictions.file import (
     when_free,
 )
 from contract.predictions.pruning import ALL, first_id, prune, writing
+from contract.predictions.tables import COLUMNS
 
 TABLES = ("models", "predictions", "rejections", "truths")  # in the order of their delivery
 NEEDS_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -235,11 +235,17 @@ def _lag(log: sqlite3.Connection, cursors: Mapping[str, int]) -> Lag:
         query = f"SELECT seq, time FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1"  # noqa: S608
         first = log.execute(query, (cursors.get(table, 0),)).fetchone()
         if first:
-            (last,) = log.execute(f"SELECT max(seq) FROM {table}").fetchone()  # noqa: S608
-            n_rows += last - first[0] + 1
+            n_rows += _n_from(log, table, first[0])
             age = datetime.now(UTC) - datetime.fromisoformat(first[1])
             oldest_s = max(oldest_s, age.total_seconds())
     return Lag(n_rows, oldest_s)
+
+
+def _n_from(log: sqlite3.Connection, table: str, first: int) -> int:
+    """Count the rows from one on; those of truths alone leave gaps, where another took a place."""
+    count = "count(*)" if table == "truths" else "max(seq) - ? + 1"
+    query = f"SELECT {count} FROM {table} WHERE seq >= ?"  # noqa: S608
+    return log.execute(query, (first,) * query.count("?")).fetchone()[0]
 
 
 def _cursors(log: sqlite3.Connection, target: str | None) -> dict[str, int]:

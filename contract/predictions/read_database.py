@@ -19,10 +19,11 @@ from contract.predictions.read import (
     as_batch,
 )
 from contract.predictions.settings import DatabaseAddress
+from contract.predictions.tables import NEWEST_TRUTHS
 
 CONNECT_S = 5.0
 PATIENCE_S = 120.0  # for one answer; counting millions of rows takes a while
-SIZE = """SELECT pg_total_relation_size('predictions') + pg_total_relation_size('{truths}')
+SIZE = """SELECT pg_total_relation_size('predictions') + pg_total_relation_size('prediction_truths')
     + pg_total_relation_size('{rejections}') + pg_total_relation_size('{models}')"""
 
 
@@ -43,7 +44,7 @@ class DatabaseReader(Reader):
         "each_feature": "jsonb_each(p.features)",
         "each_id": "SELECT CAST(jsonb_array_elements_text(%(ids)s) AS uuid)",
         "is_gap": "f.value = 'null'",
-        "truths": "prediction_truths",
+        "truths": NEWEST_TRUTHS,
         "rejections": "prediction_rejections",
         "models": "prediction_models",
     }

@@ -9,6 +9,7 @@ from itertools import chain, count
 from psycopg2 import errors, extensions, sql
 
 from contract.features import Contract, Feature
+from contract.predictions.tables import NEWEST_TRUTHS
 
 VIEW = "predictions_typed"
 LOGGED = (
@@ -67,9 +68,8 @@ def _select(contract: Contract) -> sql.Composed:
     columns = columns_of(contract)
     typed = [_typed(feature, columns[feature.name]) for feature in contract.features]
     logged = (sql.SQL(f"predictions.{name}") for name in LOGGED)
-    return sql.SQL("SELECT {} FROM predictions LEFT JOIN prediction_truths USING (id)").format(
-        sql.SQL(", ").join([*logged, sql.SQL("truth"), *typed])
-    )
+    query = f"SELECT {{}} FROM predictions LEFT JOIN {NEWEST_TRUTHS} AS newest USING (id)"  # noqa: S608
+    return sql.SQL(query).format(sql.SQL(", ").join([*logged, sql.SQL("truth"), *typed]))
 
 
 def _typed(feature: Feature, column: str) -> sql.Composed:

@@ -20,6 +20,7 @@ from contract.predictions.file import LogError, advice_on, when_free
 from contract.predictions.outbox import lag_of
 from contract.predictions.read import Reader, open_log_for_reading
 from contract.predictions.settings import DatabaseAddress, LogSettings
+from contract.predictions.tables import NEWEST_TRUTHS
 from ops.predictions.command import CommandError, say
 from ops.predictions.truth_file import TruthFile, read_truths, refuse
 
@@ -32,12 +33,17 @@ PATIENCE_S = 60.0
 # as those of contract.predictions.read; the ids are one JSON array
 IN_LOG = """SELECT CAST(p.id AS text), p.model, t.truth
     FROM predictions p LEFT JOIN {truths} t ON t.id = p.id WHERE p.id IN ({each_id})"""
-INTO_FILE = """INSERT INTO truths (id, time, truth) VALUES (?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET time = excluded.time, truth = excluded.truth"""
-INTO_DATABASE = """INSERT INTO prediction_truths (id, time, truth)
-    SELECT id, %s, truth FROM unnest(%s::uuid[], %s::double precision[]) AS new (id, truth)
-    ON CONFLICT (id) """
-KEEP, REPLACE = "DO NOTHING", "DO UPDATE SET time = excluded.time, truth = excluded.truth"
+# A truth in the place of another is one more row: in the file with a `seq` of its own, by which it
+# is delivered, too. The newest counts, so it is later than the other, whatever clocks say.
+INTO_FILE = """INSERT OR REPLACE INTO truths (id, time, truth)
+    SELECT :id, coalesce(max(:time, strftime('%Y-%m-%dT%H:%M:%fZ', max(time), '+0.001 seconds')),
+        :time), :truth
+    FROM truths WHERE id = :id"""
+INTO_DATABASE = f"""INSERT INTO prediction_truths (id, time, truth)
+    SELECT new.id, greatest(%s, given.time + interval '1 millisecond'), new.truth
+    FROM unnest(%s::uuid[], %s::double precision[]) AS new (id, truth)
+    LEFT JOIN {NEWEST_TRUTHS} AS given ON given.id = new.id
+    ON CONFLICT (id, time) DO NOTHING"""  # noqa: S608
 
 
 class Logged(NamedTuple):
@@ -74,7 +80,7 @@ def _attach(settings: LogSettings, given: TruthFile, logged: Mapping[str, Logged
     changed = [(row_id, truth) for row_id, truth in new.items() if truth != logged[row_id].truth]
     n_replaced = sum(logged[row_id].truth is not None for row_id, _ in changed)
     if settings.database is not None:
-        _write_to_database(settings.database, changed, replaces=n_replaced > 0)
+        _write_to_database(settings.database, changed)
     else:
         _write_to_file(settings.log_path, changed)
     return (
@@ -133,7 +139,9 @@ def _write_to_file(path: Path, truths: Sequence[tuple[str, float]]) -> None:
         with closing(file.connect(path)) as connection:
             for some in _chunks(truths, ROWS_A_COMMIT):
                 when_free(connection, "BEGIN IMMEDIATE")
-                connection.executemany(INTO_FILE, [(row_id, now, truth) for row_id, truth in some])
+                connection.executemany(
+                    INTO_FILE, [{"id": row, "time": now, "truth": truth} for row, truth in some]
+                )
                 when_free(connection, "COMMIT")
                 time.sleep(PAUSE_S)
     except sqlite3.Error as error:
@@ -141,11 +149,9 @@ def _write_to_file(path: Path, truths: Sequence[tuple[str, float]]) -> None:
         raise LogError(f"{told} Then give the file again.") from error
 
 
-def _write_to_database(
-    address: DatabaseAddress, truths: Sequence[tuple[str, float]], replaces: bool
-) -> None:
-    """Write all or nothing; to replace one takes a role that may UPDATE."""
-    statement, now = INTO_DATABASE + (REPLACE if replaces else KEEP), datetime.now(UTC)
+def _write_to_database(address: DatabaseAddress, truths: Sequence[tuple[str, float]]) -> None:
+    """Write all or nothing."""
+    now = datetime.now(UTC)
     with (
         in_words(address),
         closing(connect(address, patience_s=PATIENCE_S)) as connection,
@@ -154,12 +160,11 @@ def _write_to_database(
         for some in _chunks(truths, ROWS_A_STEP):
             ids, values = map(list, zip(*some, strict=True))
             try:
-                cursor.execute(statement, (now, ids, values))
+                cursor.execute(INTO_DATABASE, (now, ids, values))
             except errors.InsufficientPrivilege as error:
-                right = "INSERT and UPDATE" if replaces else "INSERT"
                 raise CommandError(
-                    f"{address.name}: nothing was attached, as this takes a role that may {right} "
-                    "prediction_truths. Set DATABASE_URL with the role that owns the tables."
+                    f"{address.name}: nothing was attached, as this takes a role that may INSERT "
+                    "into prediction_truths. Set DATABASE_URL with the server's role, or the owner."
                 ) from error
         connection.commit()
 

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 
 from contract.features import Contract, Feature, Target
 from contract.predictions.database import (
-    COLUMNS,
-    TABLES,
     BadRowError,
     Database,
     DatabaseError,
@@ -30,6 +28,7 @@ from contract.predictions.database import (
 )
 from contract.predictions.file import open_log
 from contract.predictions.settings import DatabaseAddress
+from contract.predictions.tables import COLUMNS, TABLES
 from tests.postgres import PASSWORD, FreshDatabase
 
 CONTRACT = Contract(
@@ -385,10 +384,14 @@ def test_a_table_that_is_gone_is_told_and_made_anew(database, postgres):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("DROP COLUMN model", 'column "model" of relation "predictions" does not exist'),
-        ("RENAME features TO inputs", 'column "features" of relation "predictions" does not'),
-        ("ALTER COLUMN request_id TYPE bigint USING 1", '"request_id" is of type bigint but'),
-        ("DROP CONSTRAINT predictions_pkey", "there is no unique or exclusion constraint"),
+        ("DROP COLUMN model", "not ours: it has no column model, expected it as text. Rename"),
+        ("RENAME features TO inputs", "not ours: it has no column features, expected it as jsonb."),
+        (
+            "ALTER COLUMN request_id TYPE bigint USING 1, DROP COLUMN lower",
+            "not ours: its column request_id is bigint, expected text, it has no column lower, exp",
+        ),
+        ("DROP CONSTRAINT predictions_pkey", "not ours: it has no key id. Rename"),
+        ("DROP COLUMN time", "not ours: it has no column time, expected it as timestamp with"),
     ],
 )
 def test_a_table_of_another_program_is_not_written_to(database, postgres, change, words):
@@ -398,7 +401,8 @@ def test_a_table_of_another_program_is_not_written_to(database, postgres, change
 
     assert "the table predictions is not ours" in str(error) and words in str(error)
     assert "Rename it, or name another database" in str(error) and error.is_lasting
-    assert error_of(migrate, database.address, CONTRACT).is_lasting
+    of_migrate = error_of(migrate, database.address, CONTRACT)
+    assert words in str(of_migrate) and of_migrate.is_lasting
 
 
 def test_columns_that_a_user_has_added_do_no_harm(database, postgres):
@@ -494,6 +498,51 @@ def test_migrate_twice_is_as_good_as_once(postgres):
     assert first[-1] == second[-1]
     assert first[-1] == "The view predictions_typed was made, with the features area, heating."
     assert postgres.execute("SELECT area, heating FROM predictions_typed") == [(72.0, "gas")]
+
+
+EARLIER = """DROP VIEW predictions_typed; DROP TABLE prediction_truths;
+    CREATE TABLE prediction_truths
+        (id uuid PRIMARY KEY, time timestamptz NOT NULL, truth double precision NOT NULL);
+    CREATE VIEW predictions_typed AS SELECT predictions.*, truth
+    FROM predictions LEFT JOIN prediction_truths USING (id)"""
+
+
+@pytest.fixture
+def earlier(postgres) -> tuple[DatabaseAddress, str]:
+    """Give a database as a release before corrected truths made it, and the id of a row in it."""
+    address, row_id = DatabaseAddress(postgres.url), str(uuid4())
+    migrate(address, CONTRACT)
+    postgres.execute(EARLIER)
+    with closing(Database(address)) as database:
+        database.insert("predictions", [row(id=row_id)])
+    postgres.execute("INSERT INTO prediction_truths VALUES (%s, '2026-12-01', 1)", row_id)
+    return address, row_id
+
+
+def test_tables_of_an_earlier_release_are_told_and_brought_up_to_date(postgres, earlier):
+    address, row_id = earlier
+
+    error = error_of(Database(address).expect_tables)
+    first, second = migrate(address, CONTRACT), migrate(address, CONTRACT)
+
+    assert "prediction_truths is of an earlier release: its key is id, expe" in str(error)
+    assert "Run `python -m ops.predictions migrate`" in str(error) and error.is_lasting
+    assert "The table prediction_truths keeps several truths an id from now on" in " ".join(first)
+    assert "from now on" not in " ".join(second)
+    with closing(Database(address)) as database:
+        database.expect_tables()
+        database.insert("truths", [(row_id, "2026-12-02T00:00:00.000Z", 2.0)])
+    assert postgres.execute("SELECT id::text, truth FROM predictions_typed") == [(row_id, 2.0)]
+    assert postgres.execute("SELECT count(*) FROM prediction_truths") == [(2,)]
+
+
+def test_tables_of_an_earlier_release_wait_for_a_contract_to_make_their_view_anew(earlier):
+    address, _ = earlier
+
+    error = error_of(migrate, address, None)
+
+    assert "the view predictions_typed is of an earlier release" in str(error)
+    assert "Set MODEL_FOLDER to the folder of a model, or drop the view" in str(error)
 
 
 def test_migrate_without_a_contract_makes_the_tables(postgres):

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from contract.artifact import Predictions
-from contract.predictions.database import COLUMNS
 from contract.predictions.file import LogError, connect, open_log
 from contract.predictions.log import PredictionLog
 from contract.predictions.outbox import TABLES, Lag, Outbox, lag_of, take_lock
 from contract.predictions.pruning import ALL
+from contract.predictions.tables import COLUMNS
 
 ROOT = Path(__file__).parents[3]
 TARGET = "db.example.org:5432/flats"

@@ -138,6 +138,16 @@ def test_truth_stands_beside_the_prediction(postgres):
     assert came == {known: 2.5, unknown: None}
 
 
+def test_newest_truth_stands_beside_the_prediction_once(postgres):
+    make(postgres, number("area"))
+    (known,) = log(postgres, "{}")
+    with closing(Database(DatabaseAddress(postgres.url))) as database:
+        for truth, day in ((2.5, 1), (4.5, 3), (3.5, 2)):
+            database.insert("truths", [(known, f"2026-12-0{day}T00:00:00.000Z", truth)])
+
+    assert postgres.execute(f"SELECT id::text, truth FROM {VIEW}") == [(known, 4.5)]
+
+
 def test_rows_of_an_older_contract_stay_beside_new_ones(postgres):
     make(postgres, number("area"), words("heating"))
     log(postgres, '{"area": 72.5, "heating": "gas"}')

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.features import Contract
+from contract.predictions.outbox import lag_of
 from tests.example import AREA, RENT
 from tests.logged import GAS, append, deliver, describe
 
@@ -32,7 +33,9 @@ def truths(request, path):
     def look_up() -> dict[str, float]:
         if "database" in request.fixturenames or "database" in str(request.node.callspec.params):
             database = request.getfixturevalue("database")
-            return dict(database.execute("SELECT id::text, truth FROM prediction_truths"))
+            return dict(
+                database.execute("SELECT id::text, truth FROM prediction_truths ORDER BY time")
+            )
         return local_truths(path)
 
     return look_up
@@ -117,7 +120,7 @@ def test_rows_that_wait_for_the_database_are_told(ops, log, path, database, tmp_
     assert "rows wait to be delivered: python -m ops.predictions ship" in told.err
 
 
-def test_role_that_may_only_add_attaches_truths_and_replaces_none(
+def test_role_that_may_only_add_attaches_truths_and_corrects_them(
     ops, log, path, database, tmp_path, monkeypatch
 ):
     ids = append(log, [GAS] * 2)
@@ -130,13 +133,109 @@ def test_role_that_may_only_add_attaches_truths_and_replaces_none(
         first = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},1"))
         second = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},2", f"{ids[1]},2"))
 
-        assert first.code == 0
-        assert second.code == 1
-        assert "takes a role that may INSERT and UPDATE prediction_truths" in second.err
-        assert database.execute("SELECT truth FROM prediction_truths") == [(1.0,)]
+        assert "1 are new, 0 took the place of another" in first.out
+        assert "1 are new, 1 took the place of another" in second.out
+        assert newest_truths(ops) == dict.fromkeys(ids, 2.0)
     finally:
         database.execute("DROP OWNED BY adder")
         database.execute("DROP ROLE adder")
+
+
+def test_role_that_may_not_add_is_told_what_it_takes(
+    ops, log, path, database, tmp_path, monkeypatch
+):
+    ids = append(log, [GAS])
+    deliver(path, database.url)
+    database.execute("CREATE ROLE looker LOGIN PASSWORD 'p'")
+    database.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO looker")
+    try:
+        monkeypatch.setenv("DATABASE_URL", database.url_of("looker", "p"))
+
+        told = ops("truth", write(tmp_path, "id,truth", f"{ids[0]},1"))
+    finally:
+        database.execute("DROP OWNED BY looker")
+        database.execute("DROP ROLE looker")
+
+    assert told.code == 1
+    assert "takes a role that may INSERT into prediction_truths" in told.err
+
+
+def newest_truths(ops) -> dict[str, float]:
+    """Look up truths as all readers do."""
+    rows = map(json.loads, ops("export", "--format", "jsonl").out.splitlines())
+    return {row["id"]: row["truth"] for row in rows}
+
+
+def attach(ops, monkeypatch, tmp_path, row_id: str, truth: float, url: str = "") -> None:
+    """Attach a truth in the file, or in a database."""
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert ops("truth", write(tmp_path, "id,truth", f"{row_id},{truth}")).code == 0
+
+
+def test_truth_corrected_in_the_file_reaches_the_database_that_has_the_first(
+    ops, log, path, database, tmp_path, monkeypatch
+):
+    ids = append(log, [GAS] * 3)
+    for row_id in ids:
+        attach(ops, monkeypatch, tmp_path, row_id, 1)
+    deliver(path, database.url)
+
+    attach(ops, monkeypatch, tmp_path, ids[2], 2)
+    attach(ops, monkeypatch, tmp_path, ids[0], 3)
+    deliver(path, database.url)
+
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    assert newest_truths(ops) == dict(zip(ids, [3.0, 1.0, 2.0], strict=True))
+    assert json.loads(ops("stats", "--json").out)["n_truths"] == 3
+    assert database.execute("SELECT count(*) FROM prediction_truths") == [(5,)]
+
+
+def test_truth_that_is_delivered_again_takes_no_newer_ones_place(
+    ops, log, path, database, tmp_path, monkeypatch
+):
+    ids = append(log, [GAS])
+    attach(ops, monkeypatch, tmp_path, ids[0], 1)
+    deliver(path, database.url)
+    attach(ops, monkeypatch, tmp_path, ids[0], 2, database.url)
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM deliveries")
+        connection.commit()
+    deliver(path, database.url)
+
+    assert newest_truths(ops) == {ids[0]: 2.0}
+    assert database.execute("SELECT count(*) FROM prediction_truths") == [(2,)]
+
+
+@pytest.mark.parametrize("place", ["file", "database"])
+def test_correction_counts_though_the_clock_of_the_first_was_ahead(
+    ops, log, path, database, tmp_path, monkeypatch, place
+):
+    ids = append(log, [GAS])
+    attach(ops, monkeypatch, tmp_path, ids[0], 1)
+    ahead = "2999-01-01T00:00:00.999Z"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE truths SET time = ?", (ahead,))
+        connection.commit()
+    deliver(path, database.url)
+
+    for truth in range(2, 12):
+        url = database.url if place == "database" else ""
+        attach(ops, monkeypatch, tmp_path, ids[0], truth, url)
+        deliver(path, database.url)
+
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    assert newest_truths(ops) == {ids[0]: 11.0}
+    ((latest,),) = database.execute("SELECT max(time) FROM prediction_truths")
+    assert latest == datetime.fromisoformat("2999-01-01T00:00:01.009Z")
+
+
+def test_correction_that_waits_is_one_row(ops, log, path, tmp_path):
+    ids = append(log, [GAS] * 2)
+    for truth in (1, 2, 3):
+        ops("truth", write(tmp_path, "id,truth", *(f"{row_id},{truth}" for row_id in ids)))
+
+    assert lag_of(path, "a database")[0].n_rows == 1 + 2 + 2  # the model, predictions, truths
 
 
 @pytest.mark.parametrize(
