@@ -55,10 +55,10 @@ def add_local(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_since(parser: argparse.ArgumentParser) -> None:
+def add_since(parser: argparse.ArgumentParser, when: str = "") -> None:
     parser.add_argument(
         "--since",
         metavar="TIME",
         type=parse_time,
-        help="a date or time in UTC, or so long ago: 7d, 12h, 30m",
+        help=f"{when}a date or time in UTC, or so long ago: 7d, 12h, 30m",
     )

@@ -1,4 +1,4 @@
-"""Deliver now to the database what waits in the local file."""
+"""Deliver now to the database what waits in the local file, or again what it may have lost."""
 
 import argparse
 import os
@@ -13,27 +13,39 @@ from contract.predictions.database import Database
 from contract.predictions.delivery import deliver_once
 from contract.predictions.outbox import Outbox, lag_of, take_lock
 from contract.predictions.read import FileReader
+from contract.predictions.resending import Resending
 from contract.predictions.settings import DatabaseAddress, LogSettings
-from ops.predictions.command import CommandError, note, say
+from ops.predictions.command import CommandError, add_since, note, say
 
 LOOK_S = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also what was delivered and is still in the file, such as after a restore of the "
+        "database, which keeps each row once",
+    )
+    add_since(parser, "with --again, ")
 
 
 def run(options: argparse.Namespace, settings: LogSettings) -> None:
     path, address = settings.log_path, settings.database
     if address is None or path is None:
         raise CommandError("There is no database to deliver to: set DATABASE_URL.")
+    if options.since and not options.again:
+        raise CommandError("--since is for --again: what waits is always delivered. Add --again.")
     FileReader(path)  # raises LogError unless it is a log
     show = _show_on_terminal if sys.stderr.isatty() else _show_nothing
+    if options.again:
+        n_rows = _deliver(Resending(path, address.name, options.since), address, show)
+        say(f"{address.name} was sent {n_rows:,} rows of {path} again; it keeps each once.")
     if (lock := _take_turn(path, address, show)) is None:
         say(f"{address.name} has all rows; the server's shipper delivered them.")
         return
     try:
-        n_rows = _deliver(path, address, show)
+        n_rows = _deliver(Outbox(path, address.name), address, show)
     finally:
         os.close(lock)
     say(f"{address.name} has all rows of {path}, {n_rows:,} of them only now.")
@@ -55,9 +67,9 @@ def _take_turn(path: Path, address: DatabaseAddress, show: Callable[[int], None]
     return lock
 
 
-def _deliver(path: Path, address: DatabaseAddress, show: Callable[[int], None]) -> int:
+def _deliver(outbox: Outbox, address: DatabaseAddress, show: Callable[[int], None]) -> int:
     n_rows = 0
-    with closing(Outbox(path, address.name)) as outbox, closing(Database(address)) as database:
+    with closing(outbox), closing(Database(address)) as database:
         database.expect_tables()
         while n_more := deliver_once(outbox, database):
             n_rows += n_more

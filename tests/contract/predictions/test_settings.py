@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.predictions.settings import LogSettings
+from contract.predictions.settings import DatabaseAddress, LogSettings
 from contract.settings import SettingsError, read_settings
 
 FIVE = {
@@ -39,6 +39,54 @@ def test_url_wins_over_the_five_variables(monkeypatch, tmp_path):
     database = settings_of(monkeypatch, tmp_path, **FIVE, DATABASE_URL=url).database
 
     assert (database.url, database.name) == (url, "localhost:5432/other")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgresql://me:secret@h:5433/marks", "h:5433/marks"),
+        ("postgresql://me:secret@DB.Example.com/marks", "db.example.com:5432/marks"),
+        ("postgresql://me:secret@h/my%20marks", "h:5432/my%20marks"),
+        ("postgresql://me:secret@[::1]:5433/marks", "::1:5433/marks"),
+        ("postgresql://me:secret@h/marks?sslmode=verify-full&connect_timeout=3", "h:5432/marks"),
+        ("postgresql://me:secret@h/marks?options=-cstatement_timeout%3D9", "h:5432/marks"),
+        ("postgresql://me:secret@h/marks?host=other", "other:5432/marks"),
+        ("postgresql:///marks?host=/run/PostgreSQL", "/run/PostgreSQL:5432/marks"),
+        ("postgresql://me:secret@h/marks?port=5434", "h:5434/marks"),
+        ("postgresql://me:secret@h/marks?dbname=others", "h:5432/others"),
+        ("postgresql://me:secret@h", "h:5432/me"),
+        ("postgresql://me:secret@h/marks?hostaddr=10.0.0.1", "h:5432/marks?hostaddr=10.0.0.1"),
+        ("postgresql://me:secret@h/marks?service=rents", "h:5432/marks?service=rents"),
+        (
+            "postgresql://me:secret@h/m?options=-csearch_path%3Drents,public",
+            "h:5432/m?search_path=rents%2Cpublic",
+        ),
+        (
+            "postgresql://h/m?options=--search-path%3Da%20-c%20search_path%3Db",
+            "h:5432/m?search_path=b",
+        ),
+        ("postgresql://me:secret@h/marks?color=red", "h:5432/marks"),
+    ],
+)
+def test_name_tells_apart_what_libpq_would(url, name):
+    assert DatabaseAddress(url).name == name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("PGPORT", "5433", "h:5433/me"),
+        ("PGDATABASE", "marks", "h:5432/marks"),
+        ("PGUSER", "you", "h:5432/me"),
+        ("PGOPTIONS", "-c search_path=rents", "h:5432/me?search_path=rents"),
+        ("PGSERVICE", "rents", "h:5432/me?service=rents"),
+        ("PGHOST", "other", "h:5432/me"),
+    ],
+)
+def test_name_knows_the_variables_that_libpq_takes(monkeypatch, variable, value, name):
+    monkeypatch.setenv(variable, value)
+
+    assert DatabaseAddress("postgresql://me:secret@h").name == name
 
 
 def test_missing_part_of_the_five_is_named(monkeypatch, tmp_path):

@@ -130,6 +130,68 @@ def test_ship_lets_go_of_the_lock(ops, log, path, database):
     os.close(lock)
 
 
+def test_ship_again_brings_back_what_a_restored_database_has_lost(ops, log, path, database):
+    ids = append(log, [GAS] * 3)
+    log.reject("form", {("area", "missing"): 1})
+    deliver(path, database.url)
+    database.execute("DELETE FROM predictions WHERE id = %s", ids[1])
+    database.execute("TRUNCATE prediction_models, prediction_rejections")
+    append(log, [GAS])
+
+    assert "1 of them only now" in ops("ship").out
+    told = ops("ship", "--again")
+
+    assert told.code == 0
+    assert "was sent 6 rows of predictions.db again; it keeps each once." in told.out
+    assert database.execute("SELECT count(*) FROM predictions") == [(4,)]
+    assert database.execute("SELECT count(*) FROM prediction_models") == [(1,)]
+    assert database.execute("SELECT count(*) FROM prediction_rejections") == [(1,)]
+
+
+def test_ship_again_begins_at_a_time(ops, log, path, database):
+    ids = append(log, [GAS] * 3)
+    make_old(path, *ids[:2])
+    deliver(path, database.url)
+    database.execute("TRUNCATE predictions, prediction_models")
+
+    told = ops("ship", "--again", "--since", "1d")
+
+    assert "was sent 2 rows" in told.out
+    assert database.execute("SELECT id::text FROM predictions") == [(ids[2],)]
+    assert database.execute("SELECT count(*) FROM prediction_models") == [(1,)]
+    assert "was sent 1 rows" in ops("ship", "--again", "--since", "2999-01-01").out
+
+
+def test_ship_again_works_beside_the_shipper_of_the_server(ops, log, path, database):
+    append(log, [GAS] * 3)
+    deliver(path, database.url)
+    database.execute("TRUNCATE predictions")
+    lock = take_lock(path)
+
+    told = ops("ship", "--again")
+
+    os.close(lock)
+    assert told.code == 0
+    assert database.execute("SELECT count(*) FROM predictions") == [(3,)]
+
+
+def test_ship_again_passes_rows_that_the_database_cannot_take(ops, log, path, database):
+    append(log, [{"heating": "\0"}, GAS])
+
+    told = ops("ship", "--again")
+
+    assert told.code == 0
+    assert database.execute("SELECT count(*) FROM predictions") == [(1,)]
+    assert "1 rows cannot be delivered" in told.err
+
+
+def test_ship_since_is_for_again_alone(ops, log, database):
+    told = ops("ship", "--since", "7d")
+
+    assert (told.code, told.out) == (1, "")
+    assert "--since is for --again" in told.err
+
+
 def test_rows_that_cannot_be_delivered_are_told(ops, log, database):
     append(log, [GAS, {"heating": "\0"}])
 
