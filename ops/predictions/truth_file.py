@@ -22,6 +22,7 @@ from ops.predictions.command import CommandError, printable
 ID = "id"
 SEPARATORS = ",;\t|"
 N_TOLD = 10  # problems of a file, one by one
+PACKED = (b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")  # zip and xlsx, gzip, xls
 PLAIN_NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 LineAndCells = tuple[int, Mapping[str, Any]]
 
@@ -62,6 +63,7 @@ def read_truths(path: Path, names: Sequence[str]) -> TruthFile:
         problems = []
         for line, cells in rows:
             try:
+                _expect_no_more_cells(header, cells)
                 _take(truths, line, cells.get(ID), cells.get(column))
             except ValueError as error:
                 problems.append(f"{_place(path, line)}: {error}")
@@ -79,6 +81,16 @@ def refuse(problems: Sequence[str]) -> None:
     if len(problems) > N_TOLD:
         told += f"\nand {len(problems) - N_TOLD:,} more."
     raise CommandError(f"{told}\nNothing was attached. Correct the file.")
+
+
+def _expect_no_more_cells(header: Sequence[str], cells: Mapping[str | None, Any]) -> None:
+    """Raise ValueError if a line holds more than the header names; blanks at its end do no harm."""
+    surplus = [cell for cell in cells.get(None, ()) if cell.strip()]
+    if surplus:
+        raise ValueError(
+            f"it holds {len(header) + len(cells[None])} cells, such as {_shown(surplus[0])} behind "
+            f"the last column, expected {len(header)}; write 72.5, not 72,5."
+        )
 
 
 def _take(truths: dict[str, Truth], line: int, id_cell: Any, truth_cell: Any) -> None:
@@ -113,6 +125,12 @@ def _shown(cell: Any) -> str:
 
 def _find_column(path: Path, header: Sequence[str], names: Sequence[str]) -> str:
     taken = next((name for name in names if name in header), None)
+    for name in (ID, taken):
+        if header.count(name) > 1:
+            raise CommandError(
+                f"{path} has {header.count(name)} columns {name}, expected one. Remove or rename "
+                "the others."
+            )
     if ID in header and taken is not None:
         return taken
     raise CommandError(
@@ -145,8 +163,20 @@ def _read_csv(path: Path) -> tuple[list[str], Iterable[LineAndCells]]:
     first = lines.readline()
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(first)
     header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    rows = csv.DictReader(lines, header, delimiter=separator, strict=True)
-    return header, ((rows.line_num + 1, cells) for cells in rows)
+    return header, _rows(path, csv.DictReader(lines, header, delimiter=separator, strict=True))
+
+
+def _rows(path: Path, rows: csv.DictReader) -> Iterator[LineAndCells]:
+    line = 1  # the header
+    try:
+        for cells in rows:
+            line = rows.line_num + 1
+            yield line, cells
+    except csv.Error as error:
+        raise CommandError(
+            f"{_place(path, line + 1)} cannot be read as csv, nor what follows: {error}. Look for "
+            "a quote that is left open."
+        ) from error
 
 
 def _separator(header: str) -> str:
@@ -175,7 +205,9 @@ def _read_jsonl(path: Path) -> tuple[list[str], Iterable[LineAndCells]]:
 
 def _object(path: Path, line: int, text: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_expect_each_once)
+    except _TwiceError as error:
+        raise CommandError(f"{_place(path, line)} has {error} twice. Remove one.") from None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -183,8 +215,28 @@ def _object(path: Path, line: int, text: str) -> Mapping[str, Any]:
     return found
 
 
+class _TwiceError(Exception):
+    pass
+
+
+def _expect_each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(printable(next(name for name in names if names.count(name) > 1)))
+    return found
+
+
 def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8-sig")
+    content = path.read_bytes()
+    if content.startswith(PACKED):
+        raise CommandError(
+            f"{path} is packed, as spreadsheets are, whatever its name. Save it as csv, or unpack."
+        )
+    text = content.decode("utf-8-sig")
+    if "\0" in text:
+        raise CommandError(f"{path} holds NUL characters, as UTF-16 does. Save it as UTF-8.")
+    return text
 
 
 _READERS = {

@@ -1,5 +1,6 @@
 """Truths: attached to the right rows, all or none, and what is wrong with a file is told."""
 
+import gzip
 import json
 import sqlite3
 from contextlib import closing
@@ -242,6 +243,7 @@ def test_correction_that_waits_is_one_row(ops, log, path, tmp_path):
     ("name", "content"),
     [
         ("truths.csv", "id;truth;note\n{0};1.5;\n{1};2;a\n"),
+        ("truths.csv", "id,truth\n{0},1.5,\n{1},2,,\n"),
         ("truths.csv", "\ufeffid,truth\r\n{0},1.5\r\n{1},2\r\n"),
         ("truths.csv", '"note","truth","id"\n"a, b","1.5","{0}"\n,"2",{1}\n'),
         ("truths.csv", "id,monthly rent\n{0},1.5\n{1},2\n"),
@@ -273,6 +275,18 @@ def test_parquet_is_read(ops, log, path, tmp_path, kind):
     assert local_truths(path) == dict(zip(ids, [1.0, 2.0], strict=True))
 
 
+def test_doubled_column_of_parquet_is_told(ops, log, path, tmp_path):
+    ids = append(log, [GAS])
+    columns = [pa.array(ids), pa.array([1.0]), pa.array([2.0])]
+    table = pa.Table.from_arrays(columns, names=["id", "truth", "truth"])
+    pq.write_table(table, tmp_path / "truths.parquet")
+
+    told = ops("truth", "truths.parquet")
+
+    assert told.code == 1
+    assert "truths.parquet has 2 columns truth, expected one" in told.err
+
+
 def test_export_can_be_given_back_with_its_truths(ops, log, path, tmp_path):
     ids = append(log, [GAS] * 2)
     ops("truth", write(tmp_path, "id,truth", *(f"{row_id},3" for row_id in ids)))
@@ -298,6 +312,10 @@ def test_export_can_be_given_back_with_its_truths(ops, log, path, tmp_path):
         ("{0},-1", "the truth is -1, expected rent of 0 to 20000 EUR/month"),
         ("{0},20001", "the truth is 20001"),
         ("{1},1", "id {1} is there twice, first in line 2"),
+        (
+            "{0},72,5",
+            "it holds 3 cells, such as '5' behind the last column, expected 2; write 72",
+        ),
     ],
 )
 def test_wrong_line_is_named_and_nothing_is_attached(ops, log, path, tmp_path, line, words):
@@ -352,6 +370,28 @@ def test_range_is_that_of_the_model_which_predicted(ops, log, tmp_path):
         ),
         ("truths.csv", "truth\n1\n", "has the columns truth; expected id"),
         ("truths.csv", "id,truth\n", "holds a header only"),
+        ("truths.csv", "id,truth,truth\n{0},1,2\n", "has 2 columns truth, expected one. Remove or"),
+        ("truths.csv", "id,truth,id\n{0},1,{0}\n", "has 2 columns id, expected one. Remove or"),
+        ("truths.csv", "{0},1\n", "expected id, and one of truth, rent"),
+        (
+            "truths.jsonl",
+            '{"id": "{0}", "truth": 1, "truth": 2}',
+            "line 1 has truth twice. Remove",
+        ),
+        ("truths.csv", "id,truth\n{0},1\n".encode("utf-16-le"), "holds NUL characters, as UTF-16"),
+        ("truths.csv", "id,truth\n{0},1\n".encode("utf-16"), "is not UTF-8"),
+        (
+            "truths.csv",
+            b"PK\3\4\x14\0\6\0\xff",
+            "is packed, as spreadsheets are, whatever",
+        ),
+        (
+            "truths.csv",
+            'id,truth\n{0},1\n{0},"2\n',
+            "line 3 cannot be read as csv, nor what",
+        ),
+        ("truths.csv", gzip.compress(b"id,truth\n"), "is packed, as spreadsheets are"),
+        ("truths.csv", b"id,truth\n" + b"x" * 200_000 + b",1\n", "line 2 cannot be read as csv"),
         ("truths.csv", 'id,truth\n"1,2\n', "cannot be read as csv"),
         ("truths.csv", "id,truth\nÄ,1\n".encode("latin-1"), "is not UTF-8"),
         ("truths.parquet", "PAR1", "cannot be read as parquet"),
@@ -361,14 +401,17 @@ def test_range_is_that_of_the_model_which_predicted(ops, log, tmp_path):
         ("truths", "", "ends in 'nothing'"),
     ],
 )
-def test_file_that_is_no_table_of_truths_is_told(ops, log, tmp_path, name, content, words):
-    append(log, [GAS])
-    content = content if isinstance(content, bytes) else content.encode()
+def test_file_that_is_no_table_of_truths_is_told(ops, log, path, tmp_path, name, content, words):
+    (row_id,) = append(log, [GAS])
+    if isinstance(content, str):
+        content = content.replace("{0}", row_id).encode()
     (tmp_path / name).write_bytes(content)
 
     told = ops("truth", name)
 
     assert (told.code, told.out) == (1, "")
+    assert told.err.count("\n") == 1
+    assert local_truths(path) == {}
     assert told.err.startswith("ERROR: truths")
     assert words in told.err
 
