@@ -4,6 +4,7 @@ A row of an older contract, or a feature that was hashed, is NULL where the type
 query of the view ever fails because of what a row holds.
 """
 
+from collections.abc import Collection
 from itertools import chain, count
 
 from psycopg2 import errors, extensions, sql
@@ -28,6 +29,16 @@ INT = """CASE jsonb_typeof(features -> {key}) WHEN 'number' THEN
     CASE WHEN (features -> {key})::numeric % 1 = 0 AND (features -> {key})::numeric
             BETWEEN -9223372036854775808 AND 9223372036854775807
         THEN (features -> {key})::bigint END END"""
+GRANTS = """WITH granted AS (
+        SELECT relowner, NULL AS attname, relacl AS acl
+        FROM pg_class WHERE oid = to_regclass(%(view)s)
+        UNION ALL SELECT relowner, attname, attacl
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND NOT attisdropped
+        WHERE pg_class.oid = to_regclass(%(view)s))
+    SELECT privilege_type, attname,
+        CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END,
+        CASE WHEN is_grantable THEN 'WITH GRANT OPTION' ELSE '' END
+    FROM granted, aclexplode(acl) WHERE grantee <> relowner"""
 TEXT = "CASE jsonb_typeof(features -> {key}) WHEN 'string' THEN features ->> {key} END"
 
 
@@ -56,7 +67,7 @@ def make_view(cursor: extensions.cursor, contract: Contract) -> None:
         cursor.execute(sql.SQL(f"CREATE OR REPLACE VIEW {VIEW} AS ") + query)
     except errors.InvalidTableDefinition:  # it can be given more columns, but no others
         cursor.execute("ROLLBACK TO SAVEPOINT replacing")
-        grants = _grants(cursor)
+        grants = _grants(cursor, [*TAKEN, *columns_of(contract).values()])
         cursor.execute(f"DROP VIEW {VIEW}")
         cursor.execute(sql.SQL(f"CREATE VIEW {VIEW} AS ") + query)
         for grant in grants:
@@ -79,14 +90,17 @@ def _typed(feature: Feature, column: str) -> sql.Composed:
     return sql.SQL("{} AS {}").format(typed, sql.Identifier(column))
 
 
-def _grants(cursor: extensions.cursor) -> list[sql.Composed]:
-    """Give the statements that grant again what is granted on the view."""
-    cursor.execute(
-        """SELECT privilege_type, grantee::regrole::text FROM pg_class, aclexplode(relacl)
-        WHERE oid = to_regclass(%s) AND grantee <> relowner""",
-        [VIEW],
-    )
+def _grants(cursor: extensions.cursor, columns: Collection[str]) -> list[sql.Composable]:
+    """Give the statements that grant again what is granted on the view and on these columns."""
+    cursor.execute(GRANTS, {"view": VIEW})
     return [
-        sql.SQL(f"GRANT {privilege} ON {VIEW} TO {'PUBLIC' if grantee == '-' else grantee}")
-        for privilege, grantee in cursor.fetchall()
+        sql.SQL("GRANT {} {} ON {} TO {} {}").format(
+            sql.SQL(privilege),
+            sql.SQL("({})").format(sql.Identifier(column)) if column else sql.SQL(""),
+            sql.SQL(VIEW),
+            sql.SQL(grantee),
+            sql.SQL(option),
+        )
+        for privilege, column, grantee, option in cursor.fetchall()
+        if column is None or column in columns
     ]

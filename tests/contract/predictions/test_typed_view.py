@@ -174,7 +174,7 @@ AREA, ROOMS, HEATING = number("area"), number("rooms", "int"), words("heating")
 )
 def test_the_view_follows_a_changed_contract_and_its_readers_stay(postgres, features):
     make(postgres, AREA, HEATING)
-    reader = f'Reader "{uuid4().hex}'
+    reader = f'Reader "{{}} 50 % {uuid4().hex}'
     quoted = '"{}"'.format(reader.replace('"', '""'))
     postgres.execute(f"CREATE ROLE {quoted}; GRANT SELECT ON {VIEW} TO {quoted}, PUBLIC")
 
@@ -185,6 +185,37 @@ def test_the_view_follows_a_changed_contract_and_its_readers_stay(postgres, feat
     ((may_read, grants),) = postgres.execute(f"{query} WHERE relname = '{VIEW}'", reader)
     assert (may_read and "{=r/" in grants) or ",=r/" in grants
     postgres.execute(f"DROP OWNED BY {quoted}")
+
+
+def test_grants_on_columns_and_rights_to_pass_them_on_stay(postgres):
+    make(postgres, AREA, HEATING)
+    names = [f"reader_{uuid4().hex}" for _ in range(3)]
+    first, second, third = names
+    for name in names:
+        postgres.execute(f"CREATE ROLE {name}")
+    try:
+        postgres.execute(
+            f"GRANT SELECT (id, area, heating) ON {VIEW} TO {first};"
+            f"GRANT SELECT (heating) ON {VIEW} TO {second} WITH GRANT OPTION;"
+            f"GRANT SELECT ON {VIEW} TO {third} WITH GRANT OPTION"
+        )
+
+        make(postgres, HEATING, ROOMS)
+
+        may = "SELECT has_column_privilege(%s, %s, %s, %s)"
+        for name, column, right, expected in [
+            (first, "id", "SELECT", True),
+            (first, "heating", "SELECT", True),
+            (first, "heating", "SELECT WITH GRANT OPTION", False),
+            (first, "rooms", "SELECT", False),
+            (second, "heating", "SELECT WITH GRANT OPTION", True),
+            (second, "id", "SELECT", False),
+            (third, "rooms", "SELECT WITH GRANT OPTION", True),
+        ]:
+            assert postgres.execute(may, name, VIEW, column, right) == [(expected,)], (name, column)
+    finally:
+        for name in names:
+            postgres.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_a_view_on_top_survives_new_columns(postgres):

@@ -17,7 +17,7 @@ from tests.logged import deliver, describe
 from tests.postgres import FreshDatabase
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = [name.upper() for name in LogSettings.model_fields]
+SETTINGS = [*(name.upper() for name in LogSettings.model_fields), "MODEL_FOLDER"]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from threading import Timer
 
 import pytest
@@ -40,11 +41,16 @@ def test_migrate_makes_the_tables_and_says_why_not_the_view(ops, database):
     assert "The table predictions is there." in ops("migrate").lines
 
 
-def test_migrate_makes_the_view_of_the_model_in_service(ops, log, path, database):
+@pytest.mark.parametrize("folder", [FINAL, Path("elsewhere/model")])
+def test_migrate_makes_the_view_of_the_model_in_service(
+    ops, log, path, database, monkeypatch, folder
+):
+    if folder != FINAL:
+        monkeypatch.setenv("MODEL_FOLDER", str(folder))
     plain = {"format": "onnx", "model": "model.onnx", "files": {}, "contract": CONTRACT}
     plain |= {"clip": True, "interval": Interval(level=0.9, half_width=1.0), "candidate": "linear"}
     plain |= {"score": "r2_score", "metrics": {}, "test_rows_sha256": "", "libraries": {}}
-    write_artifact(FINAL, make_manifest(plain), {})
+    write_artifact(folder, make_manifest(plain), {})
     append(log, [GAS])
 
     told = ops("migrate")
@@ -64,6 +70,22 @@ def test_ship_delivers_all_that_waits(ops, log, path, database):
     assert "5,001 of them only now" in told.out
     assert database.execute("SELECT count(*) FROM predictions") == [(len(ids),)]
     assert "0 of them only now" in ops("ship").out
+
+
+def test_migrate_names_the_columns_of_a_table_that_is_not_ours(ops, database):
+    database.execute("CREATE TABLE predictions (id bigint PRIMARY KEY, time timestamp, rent real)")
+
+    told = ops("migrate")
+
+    assert (told.code, told.out) == (1, "")
+    assert told.err.count("\n") == 2  # and why there is no view
+    for words in (
+        "the table predictions is not ours: its column id is bigint, expected uuid,",
+        "its column time is timestamp without time zone, expected timestamp with time zone,",
+        "it has no column features, expected it as jsonb,",
+    ):
+        assert words in told.err
+    assert database.execute("SELECT to_regclass('prediction_truths')") == [(None,)]
 
 
 def test_ship_says_why_it_cannot(ops, log, database):
