@@ -50,6 +50,13 @@ ADVICE = (  # by SQLSTATE and words: whether a person must act, and what to do
         f"Correct user and password {SET}.",
     ),
     (
+        "certificate verify failed",
+        True,
+        "No authority in sslrootcert has signed it, or its time is over: correct sslrootcert in "
+        "the URL or PGSSLROOTCERT, or renew it.",
+    ),
+    ("does not match host name", True, f"Name the host as the certificate does, {SET}."),
+    (
         "SSL, but|certificate|SSL error|invalid .* value",
         True,
         "Correct sslmode and sslrootcert in the URL, PGSSLMODE or PGSSLROOTCERT.",
@@ -111,13 +118,15 @@ def in_words(address: DatabaseAddress) -> Iterator[None]:
 
 def _explain(address: DatabaseAddress, error: psycopg2.Error | _NoAnswer) -> DatabaseError:
     text, code = str(error), getattr(error, "pgcode", None) or ""
+    pattern, is_lasting, advice = next(a for a in ADVICE if re.search(a[0], f"{code} {text}"))
     reason = getattr(getattr(error, "diag", None), "message_primary", None) or text
-    reason = reason.strip().split("\n")[0].removeprefix("FATAL:  ").rstrip(".")
+    lines = reason.strip().split("\n")  # one for each address of the host
+    reason = next((line for line in lines if re.search(pattern, line)), lines[0])
+    reason = reason.removeprefix("FATAL:  ").rstrip(".")
     if isinstance(error, errors.DependentObjectsStillExist):
         reason += f", {error.diag.message_detail}".replace("\n", ", ")
     if BAD_ROW.fullmatch(code):
         return BadRowError(f"{address.name} cannot hold a value: {reason}.", is_lasting=True)
-    _, is_lasting, advice = next(a for a in ADVICE if re.search(a[0], f"{code} {text}"))
     return DatabaseError(f"{address.name}: {reason}. {advice}", is_lasting=is_lasting)
 
 

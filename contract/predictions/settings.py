@@ -43,7 +43,8 @@ class DatabaseAddress:
             return f"{parts.hostname or 'localhost'}:{parts.port or 5432}/{parts.path.lstrip('/')}"
         parts = {key: os.environ[name] for key, name in DEFAULTS.items() if os.environ.get(name)}
         parts |= said
-        host = parts.get("host", "localhost")
+        # an @ that was to be written as %40 leaves a piece of the password in front of the host
+        host = parts.get("host", "localhost").rpartition("@")[2]
         database = parts.get("dbname") or parts.get("user", "")
         name = f"{host if '/' in host else host.lower()}:{parts.get('port', 5432)}"
         return f"{name}/{quote(database, '')}{_details(parts)}"

@@ -66,6 +66,7 @@ def test_url_wins_over_the_five_variables(monkeypatch, tmp_path):
             "h:5432/m?search_path=b",
         ),
         ("postgresql://me:secret@h/marks?color=red", "h:5432/marks"),
+        ("postgresql://me:half@secret@h/marks", "h:5432/marks"),
     ],
 )
 def test_name_tells_apart_what_libpq_would(url, name):
