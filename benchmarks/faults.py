@@ -19,7 +19,7 @@ import psycopg2
 from benchmarks.load import OUR_SETTINGS, Server, ask, p99, row_as_json, serving
 from benchmarks.report import Section, make_table, verdict
 from contract.artifact import read_manifest
-from contract.predictions.database import migrate
+from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
 from tests.postgres import Postgres
 

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.report import Section, make_table, verdict
 from benchmarks.runs import ROOT, Cost
 from contract.artifact import Predictions, read_manifest
-from contract.predictions.database import migrate
 from contract.predictions.log import ROWS_A_COMMIT, PredictionLog
+from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
 from ops.simulate import simulate
 from tests.postgres import Postgres

@@ -15,17 +15,20 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from contract.errors import ContractError
+from contract.predictions.address import DatabaseAddress
 from contract.predictions.database import Database
 from contract.predictions.delivery import Delivery
 from contract.predictions.outbox import Outbox, take_lock
-from contract.predictions.settings import LogSettings
-from contract.settings import read_settings
 from serve.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from contract.predictions.settings import LogSettings
 
 MODULE = "serve.shipper"  # also while it runs as __main__
 ROOT = Path(__file__).parents[1]
@@ -34,27 +37,43 @@ EARLY_S = 1.0  # a process that lives so long did not fail at its start
 LONGEST_PAUSE_S = 5.0  # between two that did
 DRAIN_S, END_S = 2.0, 2.5  # to deliver what is left, and to end by force where that hangs
 NICE = 10  # answers come first
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 logger = logging.getLogger(MODULE)
 
 
-class Settings(LogSettings, frozen=True):
+@dataclass(frozen=True)
+class Task:
     """What the process needs to know."""
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_path: Path
+    database: DatabaseAddress
+    keep_days: float
+
+    def as_environment(self) -> dict[str, str]:
+        return {
+            "PREDICTION_LOG": str(self.log_path),
+            "PREDICTION_LOG_KEEP_DAYS": str(self.keep_days),
+            "DATABASE_URL": self.database.url,
+        }
+
+    @classmethod
+    def from_environment(cls) -> "Task":
+        """Read what `as_environment` gave, which was checked: pydantic would double the start."""
+        return cls(
+            Path(os.environ["PREDICTION_LOG"]),
+            DatabaseAddress(os.environ["DATABASE_URL"]),
+            float(os.environ["PREDICTION_LOG_KEEP_DAYS"]),
+        )
 
 
 class Keeper:
     """Keeps one process alive that delivers the log, together with those of other workers."""
 
-    def __init__(self, settings: LogSettings) -> None:
+    def __init__(self, settings: "LogSettings") -> None:
         """Take settings with a log and a database."""
-        self._path = settings.log_path.absolute()
-        self._environment = {
-            "PREDICTION_LOG": str(self._path),
-            "PREDICTION_LOG_KEEP_DAYS": str(settings.prediction_log_keep_days),
-            "DATABASE_URL": settings.database.url,
-        }
+        self._task = _task_of(settings)
+        self._path = self._task.log_path
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="shipper", daemon=True)
         self._process: subprocess.Popen | None = None
@@ -110,11 +129,13 @@ class Keeper:
         self._began_s = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE, str(lock)],
-            env=os.environ | self._environment | path,
+            env=os.environ | self._task.as_environment() | path,
             stdin=subprocess.PIPE,
             pass_fds=[lock],  # and nothing else, no socket of the server
             start_new_session=True,  # Ctrl-C is for the server, which then ends it
         )
+        with suppress(OSError):  # it has ended already
+            _give_way(self._process.pid)  # from its first moment on: its start takes most of all
 
     def _note_end(self, status: int) -> None:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -130,6 +151,19 @@ class Keeper:
         if what != self._told:
             logger.error("the shipper of %s %s", self._path, what)
             self._told = what
+
+
+def _task_of(settings: "LogSettings") -> Task:
+    path, address = settings.log_path, settings.database
+    if path is None or address is None:
+        raise ContractError("DATABASE_URL is not set, expected where the log is to be delivered.")
+    return Task(path.absolute(), address, settings.prediction_log_keep_days)
+
+
+def _give_way(pid: int) -> None:
+    """Let a process that we start have what answers leave of the processors."""
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, 19)
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
 
 
 def _n_early(lock: int) -> int:
@@ -155,31 +189,42 @@ def main() -> None:
 
     The number of a descriptor that holds the lock may be given; else the lock is taken here.
     """
-    os.nice(NICE)
     log_to_stderr("INFO")
     sys.excepthook = lambda *error: logger.critical("the shipper fails", exc_info=error)
     try:
-        settings = read_settings(Settings)
-        logging.root.setLevel(settings.log_level)
-        lock = int(sys.argv[1]) if sys.argv[1:] else _take_lock(settings)
+        if sys.argv[1:]:
+            task, lock = Task.from_environment(), int(sys.argv[1])
+        else:
+            task, lock = _begin_by_hand()
+        _set_level(os.environ.get("LOG_LEVEL") or "INFO")
     except ContractError as error:
         logger.error("%s", error)
         raise SystemExit(1) from error
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    for task in (partial(_await_end, stop), partial(_await_success, lock)):
-        threading.Thread(target=task, daemon=True).start()
-    deliver(settings, stop)
+    for watch in (partial(_await_end, stop), partial(_await_success, lock)):
+        threading.Thread(target=watch, daemon=True).start()
+    deliver(task, stop)
 
 
-def _take_lock(settings: LogSettings) -> int:
-    if settings.log_path is None or settings.database is None:
-        raise ContractError("DATABASE_URL is not set, expected where the log is to be delivered.")
-    lock = take_lock(settings.log_path)
+def _begin_by_hand() -> tuple[Task, int]:
+    """Give what a Keeper otherwise gives: the task, and a descriptor that holds the lock."""
+    from contract.predictions.settings import LogSettings  # see Task.from_environment
+    from contract.settings import read_settings
+
+    os.nice(NICE)
+    task = _task_of(read_settings(LogSettings))
+    lock = take_lock(task.log_path)
     if lock is None:
-        raise ContractError(f"{settings.log_path}: another process delivers it already.")
-    return lock
+        raise ContractError(f"{task.log_path}: another process delivers it already.")
+    return task, lock
+
+
+def _set_level(level: str) -> None:
+    if level not in LEVELS:
+        raise ContractError(f"LOG_LEVEL is {level!r}, expected one of {', '.join(LEVELS)}.")
+    logging.root.setLevel(level)
 
 
 def _await_end(stop: threading.Event) -> None:
@@ -196,12 +241,12 @@ def _await_success(lock: int) -> None:
     _write_n_early(lock, 0)
 
 
-def deliver(settings: LogSettings, stop: threading.Event) -> None:
-    """Deliver the log of the settings to their database, until told to stop."""
-    outbox = Outbox(settings.log_path, settings.database.name)
-    database = Database(settings.database)
-    delivery = Delivery(outbox, database, settings.prediction_log_keep_days)
-    logger.info("%s is delivered to %s from now on", settings.log_path, settings.database.name)
+def deliver(task: Task, stop: threading.Event) -> None:
+    """Deliver a log to its database, until told to stop."""
+    outbox = Outbox(task.log_path, task.database.name)
+    database = Database(task.database)
+    delivery = Delivery(outbox, database, task.keep_days)
+    logger.info("%s is delivered to %s from now on", task.log_path, task.database.name)
     delivery.run(stop)
     delivery.drain(DRAIN_S)
     database.close()

@@ -19,7 +19,7 @@ from psycopg2 import errors, extensions
 from psycopg2.extensions import POLL_OK, POLL_READ, parse_dsn, set_wait_callback
 
 from contract.errors import ContractError
-from contract.predictions.settings import URL_FORM, DatabaseAddress
+from contract.predictions.address import URL_FORM, DatabaseAddress
 
 LONG_S = 86_400.0  # for connections that others have made
 BAD_ROW = re.compile("22...|5400[01]")  # SQLSTATE of values, and of limits that they exceed

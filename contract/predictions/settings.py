@@ -1,61 +1,15 @@
 """Where the prediction log is, and what of the features it holds; from the environment."""
 
-import os
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
-from psycopg2 import ProgrammingError
-from psycopg2.extensions import parse_dsn
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-URL_FORM = "postgresql://user:password@host:5432/name"
+from contract.predictions.address import URL_FORM, DatabaseAddress
+
 OFF = "off"
-DEFAULTS = {  # of libpq, for what the URL does not say
-    "port": "PGPORT",
-    "dbname": "PGDATABASE",
-    "user": "PGUSER",
-    "service": "PGSERVICE",
-    "options": "PGOPTIONS",
-}
-SEARCH_PATH = re.compile(r"(?:-c\s*|--)search[-_]path=((?:\\.|\S)*)")
-
-
-@dataclass(frozen=True)
-class DatabaseAddress:
-    """A PostgreSQL database, with all that libpq needs to reach it."""
-
-    url: str = field(repr=False)  # holds the password
-
-    @property
-    def name(self) -> str:
-        """Say which database this is, for people and for the record of what was delivered.
-
-        It is derived from what libpq will use, so that no two databases or schemas share one name.
-        """
-        try:
-            said = parse_dsn(self.url)
-        except ProgrammingError:  # which who connects is told
-            parts = urlsplit(self.url)
-            return f"{parts.hostname or 'localhost'}:{parts.port or 5432}/{parts.path.lstrip('/')}"
-        parts = {key: os.environ[name] for key, name in DEFAULTS.items() if os.environ.get(name)}
-        parts |= said
-        # an @ that was to be written as %40 leaves a piece of the password in front of the host
-        host = parts.get("host", "localhost").rpartition("@")[2]
-        database = parts.get("dbname") or parts.get("user", "")
-        name = f"{host if '/' in host else host.lower()}:{parts.get('port', 5432)}"
-        return f"{name}/{quote(database, '')}{_details(parts)}"
-
-
-def _details(parts: dict[str, str]) -> str:
-    """Give what makes another database of the same host, port and name."""
-    details = {key: parts[key] for key in ("hostaddr", "service") if key in parts}
-    if paths := SEARCH_PATH.findall(parts.get("options", "")):
-        details["search_path"] = paths[-1]
-    return f"?{urlencode(details)}" if details else ""
 
 
 class LogSettings(BaseModel, frozen=True):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from psycopg2 import errors, extensions, sql
 
+from contract.predictions.address import DatabaseAddress
 from contract.predictions.connection import MIGRATE, DatabaseError
-from contract.predictions.settings import DatabaseAddress
 
 ONE_AT_A_TIME = 0x50726564  # the number of a lock, for those who make tables
 OPTIONAL = {"prediction", "lower", "upper"}

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from contract.artifact import FINAL, ArtifactError, read_manifest
 from contract.features import Contract
-from contract.predictions import database
+from contract.predictions.migration import migrate
 from contract.predictions.settings import LogSettings
 from contract.settings import read_settings
 from ops.predictions.command import CommandError, note, say
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, settings: LogSettings) -> None:
             "There is no database to migrate: set DATABASE_URL, with a role that owns the tables."
         )
     contract = _contract(read_settings(Model).model_folder)
-    for done in database.migrate(settings.database, contract, options.grant_to):
+    for done in migrate(settings.database, contract, options.grant_to):
         say(done)
 
 

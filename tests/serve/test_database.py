@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from contract.artifact import read_manifest
-from contract.predictions.database import migrate
+from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
 from tests.example import ROOT
 from tests.postgres import FreshDatabase

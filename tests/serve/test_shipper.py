@@ -279,7 +279,18 @@ def test_process_loads_none_of_what_answers_need():
 
     loaded = {*done.stderr.split()}
     assert "psycopg2" in loaded
-    assert loaded & {"flask", "numpy", "onnxruntime", "pandas", "pyarrow", "gunicorn"} == set()
+    heavy = {"flask", "numpy", "onnxruntime", "pandas", "pyarrow", "gunicorn", "pydantic"}
+    assert loaded & heavy == set()  # they would double what a start takes from answers
+
+
+def test_process_gives_way_from_its_first_moment_on(site):
+    site.shipper().kill()
+
+    wait_for(lambda: [each.status() for each in site.shippers()] not in ([], ["zombie"]))
+    (follower,) = site.shippers()
+
+    assert follower.nice() == psutil.Process().nice() + NICE
+    assert "_psycopg" not in " ".join(mapped.path for mapped in follower.memory_maps())
 
 
 def test_reload_and_death_of_a_server_end_its_process(postgres, flats, tmp_path):

@@ -24,9 +24,9 @@ from contract.predictions.database import (
     DatabaseError,
     connect,
     in_words,
-    migrate,
 )
 from contract.predictions.file import open_log
+from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
 from contract.predictions.tables import COLUMNS, TABLES
 from tests.postgres import PASSWORD, FreshDatabase

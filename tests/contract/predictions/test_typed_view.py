@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.features import Contract, Feature, Target
-from contract.predictions.database import Database, DatabaseError, migrate
+from contract.predictions.database import Database, DatabaseError
+from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
 from contract.predictions.typed_view import LOGGED, VIEW, columns_of
 from tests.contract.strategies import contracts
