@@ -1,5 +1,6 @@
 """Put the server together: settings, model, log, routes and what every request passes."""
 
+import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ class Parts:
     def start(self) -> None:
         """Begin what needs threads; called in each worker, after the fork."""
         self.serving.follow(self.settings.model_poll_s)
+        if self.log is not None:  # else the first who asks waits until the file is open
+            threading.Thread(target=self.log.recovers, name="log", daemon=True).start()
         if self.keeper is not None:
             self.keeper.start()
 

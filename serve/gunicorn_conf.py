@@ -15,6 +15,7 @@ from flask import Flask
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from werkzeug.test import create_environ, run_wsgi_app
 
 from contract.settings import read_settings
 from serve.errors import ServeError
@@ -111,6 +112,15 @@ def post_worker_init(worker: Worker) -> None:
         if parts.log is not None:
             worker.round.write, parts.log.hand_over = parts.log.write, worker.round.take
         parts.start()
+        warm_up(worker.app.wsgi())
+
+
+def warm_up(app: Flask) -> None:
+    """Let a request pass before anybody asks: the first touches memory that is shared until then.
+
+    Of a worker that follows one that was killed it took 8 to 20 ms, for which all others waited.
+    """
+    run_wsgi_app(app, create_environ("/health"))
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

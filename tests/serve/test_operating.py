@@ -56,6 +56,20 @@ def test_refused_artifact_is_told_by_readiness_and_metrics(tmp_path):
     assert told["model_in_service", ("version", new)] == 1
 
 
+def test_each_worker_lets_a_request_pass_and_opens_the_log_before_anybody_asks(flats, tmp_path):
+    with running(flats, tmp_path, WORKERS="1", LOG_LEVEL="INFO") as server:
+
+        def routes() -> list[tuple[str, str | None]]:
+            lines = map(json.loads, server.output.read_text().splitlines())
+            return [(line["route"], line["client"]) for line in lines if "route" in line]
+
+        give_up = time.monotonic() + 10
+        while not (server.log_path.exists() and routes()):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        assert routes()[0] == ("/health", None)  # ours, who wait until it is up, have an address
+
+
 @pytest.mark.parametrize(("n_proxies", "client_told"), [(0, "127.0.0.1"), (1, "203.0.113.9")])
 def test_address_that_a_proxy_tells_counts_once_the_proxy_is_trusted(
     n_proxies, client_told, flats, caplog
