@@ -28,6 +28,7 @@ SET = "in DATABASE_URL or the DB_ variables"
 ADVICE = (  # by SQLSTATE and words: whether a person must act, and what to do
     ("^42501|^42P01|^3F000|^42P10", True, f"Run {MIGRATE} with the role that owns the tables."),
     ("^42704", True, "Make it first: CREATE ROLE name LOGIN PASSWORD '...'."),
+    ("^42703", True, f"A table of the log is not ours there: {MIGRATE} names it and its columns."),
     ("^2BP01", True, f"Drop what depends on the view, run {MIGRATE}, and make it anew."),
     ("^23", True, "Drop the constraint that refuses these rows, or make the partition they need."),
     ("^25006", False, "It is a replica: name the primary server."),

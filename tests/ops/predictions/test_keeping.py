@@ -88,6 +88,17 @@ def test_migrate_names_the_columns_of_a_table_that_is_not_ours(ops, database):
     assert database.execute("SELECT to_regclass('prediction_truths')") == [(None,)]
 
 
+@pytest.mark.parametrize("command", ["stats", "export", "tail"])
+def test_readers_of_a_table_that_is_not_ours_are_told_who_names_it(ops, database, command):
+    ops("migrate")
+    database.execute("ALTER TABLE predictions DROP COLUMN source")
+
+    told = ops(command)
+
+    assert told.code == 1
+    assert "column p.source does not exist. A table of the log is not ours there" in told.err
+
+
 def test_ship_says_why_it_cannot(ops, log, database):
     append(log, [GAS])
     database.execute("CREATE TABLE predictions (rent real)")
