@@ -94,10 +94,11 @@ def _lag_as_text(lag: "Lag | None") -> bytes:
     """Write two gauges that no worker counts: they are read from the log's file."""
     if lag is None:
         return b""
+    n_rows, oldest_s = ("NaN" if each is None else round(each, 3) for each in lag)
     rows, oldest = "prediction_log_undelivered_rows", "prediction_log_oldest_undelivered_seconds"
     return (
         f"# HELP {rows} Rows of the log that the database does not have yet\n"
-        f"# TYPE {rows} gauge\n{rows} {lag.n_rows}\n"
+        f"# TYPE {rows} gauge\n{rows} {n_rows}\n"
         f"# HELP {oldest} How long the oldest of them has waited\n"
-        f"# TYPE {oldest} gauge\n{oldest} {lag.oldest_s:.3f}\n"
+        f"# TYPE {oldest} gauge\n{oldest} {oldest_s}\n"
     ).encode()

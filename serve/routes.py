@@ -238,7 +238,8 @@ def ready() -> tuple[Response, int]:
     problem = serving.problem or None if is_ready else "The prediction log cannot be written."
     told = {"ready": is_ready, "model": serving.current.version, "problem": problem}
     if lag is not None:
-        told["undelivered"] = {"rows": lag.n_rows, "oldest_s": round(lag.oldest_s, 1)}
+        oldest_s = lag.oldest_s and round(lag.oldest_s, 1)
+        told["undelivered"] = {"rows": lag.n_rows, "oldest_s": oldest_s}  # null: cannot be known
     return jsonify(told), 200 if is_ready else 503
 
 

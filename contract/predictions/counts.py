@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
+from contract.predictions.damage import RECOVER, files_aside
 from contract.predictions.file import LogError
 from contract.predictions.outbox import lag_of
 from contract.predictions.read import EVERYTHING, FileReader, Reader, Window, open_log_for_reading
@@ -74,8 +75,8 @@ class Delivery(BaseModel, frozen=True):
     """How far the database is behind the local file."""
 
     target: str
-    n_waiting: int  # rows of all tables
-    oldest_s: float
+    n_waiting: int | None  # rows of all tables; None where the file cannot be read
+    oldest_s: float | None
     problem: str  # '' while all is well
     n_undeliverable: int
 
@@ -115,6 +116,8 @@ def delivery_of(settings: LogSettings) -> Delivery | None:
     if database is None or path is None or not path.exists():
         return None
     lag, problem = lag_of(path, database.name)
+    if not problem and (aside := files_aside(path)):
+        problem = f"{aside[0]} may hold more: `{RECOVER} {aside[0]}` brings it back."
     try:
         [(n_undeliverable,)] = FileReader(path).ask(UNDELIVERABLE, target=database.name)
     except LogError as error:  # which does not keep the database from being counted

@@ -1,6 +1,5 @@
 """The SQLite file of the prediction log: its tables, and how to get at it beside others."""
 
-import fcntl
 import logging
 import os
 import sqlite3
@@ -9,9 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from contract.errors import ContractError
+from contract.predictions.damage import files_at, is_emptied, make_file
 
 MAGIC = b"SQLite format 3\0"  # with which each file of SQLite begins
 APPLICATION_ID = 0x50726564  # in the file's header, by which we know our own
@@ -51,6 +50,7 @@ SCHEMA = (
 LONGEST_WAL_BYTES = 64 * 2**20  # that is kept for the next rows, once it was copied
 BALLAST_BYTES = 4 * 2**20  # SQLite needs room even to delete; more than PRUNE_ROWS take
 BUSY_S = 5.0  # how long another program may hold the file before an append fails
+COPY_S = 1.0  # how long readers may keep a WAL without a name from being copied
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.0001, 0.002  # between two tries to get at the file
 BAD_VALUE = (
     sqlite3.DataError,
@@ -60,6 +60,7 @@ BAD_VALUE = (
     OverflowError,
     UnicodeError,
 )
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 ADVICE = {
     sqlite3.SQLITE_BUSY: f"Another program has held the file for {BUSY_S:.0f} s: end it.",
     sqlite3.SQLITE_FULL: "Free some space; the log then goes on by itself.",
@@ -91,52 +92,16 @@ MODELS = Table("models", shared=("time",), own=("version", "contract"))
 REJECTIONS = Table("rejections", shared=("time", "source"), own=("id", "field", "rule", "count"))
 
 
-class Files(NamedTuple):
-    """What tells the files of a log from others that have taken their place."""
+def is_damaged(path: Path, error: BaseException, *, is_ours: bool = False) -> bool:
+    """Say whether an error of SQLite means that a log has lost a part.
 
-    device: int
-    main: int  # inode
-    wal: int  # inode, 0 if there is none
-    is_empty: bool
-
-
-def files_at(path: str) -> Files | None:
-    """Look at the files of a log, before each append and hence quickly; None if there is none."""
-    try:
-        main = os.stat(path)  # noqa: PTH116, a Path takes twice as long
-    except FileNotFoundError:
-        return None
-    try:
-        wal = os.stat(path + "-wal").st_ino  # noqa: PTH116
-    except FileNotFoundError:
-        wal = 0
-    return Files(main.st_dev, main.st_ino, wal, main.st_size == 0)
-
-
-def set_aside(path: Path, inode: int) -> None:
-    """Keep what is left of a damaged log, unless another process has done so; a new one follows.
-
-    Damaged means: cut off, emptied, or without its WAL.
+    Whoever has not used it as a log before looks whether it is one of ours.
     """
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        found = files_at(str(path))
-        if found is None or found.main != inode:
-            return
-        aside = f"{path}.damaged-{time.time_ns()}"
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    finally:
-        os.close(folder)
-    logger.error("%s was damaged: what is left is now %s, and a new log is begun", path, aside)
-
-
-def is_damaged(path: Path, error: BaseException) -> bool:
-    """Say whether an error of SQLite means that this log of ours has lost a part."""
-    if code_of(error) not in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code_of(error) not in DAMAGE and code != sqlite3.SQLITE_IOERR_SHORT_READ:  # of a WAL
         return False
+    if is_ours or is_emptied(files_at(str(path))):
+        return True
     with path.open("rb") as file:
         header = file.read(72)
     if len(header) < 72:  # too short for any database, whoever began it
@@ -146,14 +111,17 @@ def is_damaged(path: Path, error: BaseException) -> bool:
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Connect to a file that exists; a statement that finds it busy fails at once."""
+    if is_emptied(files_at(str(path))):
+        error = sqlite3.DatabaseError("the file is empty, and only its WAL is left")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     return sqlite3.connect(uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
 
 
 def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
     """Open the log for writing; it is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _make_file(path)
+    make_file(path)
     lay_ballast(path)
     connection = connect(path)
     try:
@@ -170,15 +138,6 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _make_file(path: Path) -> None:
-    """Make the file if there is none; one that is there is not opened.
-
-    To close it again would part with all locks that this process has on it, as POSIX has it.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))  # features may be personal
 
 
 def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
@@ -247,6 +206,16 @@ def checkpoint(path: Path, mode: str) -> int:
         logger.warning("%s: its WAL could not be copied into it, %s", path, error)
         return 0
     return n_pages
+
+
+def copy_lost_wal(connection: sqlite3.Connection) -> None:
+    """Copy a WAL that has lost its name, as far as this is possible: only who has it open can."""
+    give_up = time.monotonic() + COPY_S
+    with suppress(sqlite3.Error):  # what it holds was lost with its name
+        is_busy = 1
+        while is_busy and time.monotonic() < give_up:
+            is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+            time.sleep(FIRST_PAUSE_S)
 
 
 def code_of(error: BaseException | None) -> int:

@@ -23,20 +23,26 @@ from pathlib import Path
 from uuid_utils import uuid7
 
 from contract.artifact import Predictions
+from contract.predictions.damage import (
+    NOT_KNOWN,
+    Files,
+    files_at,
+    is_cut,
+    make_file,
+    set_aside,
+)
 from contract.predictions.file import (
     BAD_VALUE,
     MODELS,
     PREDICTIONS,
     REJECTIONS,
-    Files,
     LogError,
     advice_on,
     checkpoint,
-    files_at,
+    copy_lost_wal,
     is_damaged,
     now,
     open_log,
-    set_aside,
     when_free,
 )
 from contract.predictions.rows import Mark, Rows
@@ -44,6 +50,7 @@ from contract.predictions.rows import Mark, Rows
 ROWS_A_COMMIT = 10_000  # some 20 ms, in which other processes wait
 CHECKPOINT_PAGES, LONG_WAL_PAGES = 4_000, 16_000  # of 4 KiB
 PAGES_A_COMMIT, ROWS_A_PAGE = 3, 8  # about, for rows of some 400 bytes
+N_OPENINGS = 5  # of one append, for files that others move away
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +75,6 @@ class PredictionLog:
         self._pen = threading.Lock()  # held to touch all that follows
         self._connection: sqlite3.Connection | None = None
         self._files: Files | None = None  # those that are open
-        self._found: Files | None = None  # those that the last append found
         self._contracts: dict[str, str] = {}  # by the version of the model
         self._n_described = 0  # of them are in the file
         self._checkpoint: threading.Thread | None = None
@@ -200,41 +206,64 @@ class PredictionLog:
             self._plan_checkpoint(sum(len(rows.own) for rows in group))
 
     def _transact(self, group: list[Rows]) -> None:
-        try:
-            self._insert_and_commit(group)
-        except sqlite3.DatabaseError as error:
-            if self._found is None or not is_damaged(self.path, error):
-                raise
-            set_aside(self.path, self._found.main)
-            self._insert_and_commit(group)
+        if not (self._insert_and_commit(group) or self._insert_and_commit(group)):
+            raise LogError(f"{self.path}: nothing was logged, a log just begun is damaged, too.")
 
-    def _insert_and_commit(self, group: list[Rows]) -> None:
-        connection = self._connect()
+    def _insert_and_commit(self, group: list[Rows]) -> bool:
+        """Commit what a group holds; False if the file was damaged and is set aside."""
+        is_done = False
         try:
-            when_free(connection, "BEGIN IMMEDIATE")
+            connection = self._begin()
             if self._n_described < len(self._contracts):
                 Rows(MODELS, (now(),), list(self._contracts.items())).insert(connection)
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")
             self._n_described = len(self._contracts)
-            self._files = self._files or files_at(self._file)
-        except BaseException:
-            self._disconnect()  # which rolls back; the next append opens the file anew
-            raise
+            is_done = True
+        except sqlite3.DatabaseError as error:
+            is_ours = self._files is not None and self._files.n_bytes != NOT_KNOWN
+            if self._files is None or not is_damaged(self.path, error, is_ours=is_ours):
+                raise
+            set_aside(self.path, self._files.main)  # while nobody else can write
+        finally:
+            if not is_done:
+                self._disconnect()  # which rolls back; the next append opens the file anew
+        return is_done
 
-    def _connect(self) -> sqlite3.Connection:
+    def _begin(self) -> sqlite3.Connection:
+        """Begin a transaction in the file that is at the path, and whole."""
         if self._closed:
             raise LogError(f"{self.path}: nothing was logged, the log is closed.")
-        ours, found = self._files, files_at(self._file)
-        self._found = found
-        if ours and found != ours:  # what goes into them now would be lost
-            self._disconnect()
-            if found and found[:2] == ours[:2]:
-                set_aside(self.path, found.main)
-        if not self._connection:
-            self._connection = open_log(self.path, self._sync_full)
+        for _ in range(N_OPENINGS):
+            connection = self._connection or self._open()
+            when_free(connection, "BEGIN IMMEDIATE")
+            found = files_at(self._file)  # now, that nobody can set it aside before our COMMIT
+            if found == self._files:
+                return connection
+            if found and self._is_whole(connection, found):
+                self._files = found
+                return connection
+            self._disconnect()  # what goes into them now would be lost
+        raise LogError(f"{self.path}: nothing was logged, other files take its place all the time.")
+
+    def _open(self) -> sqlite3.Connection:
+        self._files = make_file(self.path)._replace(wal=0, n_bytes=NOT_KNOWN)
+        self._connection = open_log(self.path, self._sync_full)
         return self._connection
+
+    def _is_whole(self, connection: sqlite3.Connection, found: Files) -> bool:
+        """Say whether the files at the path are those that are open; sets them aside if damaged."""
+        ours = self._files
+        if found[:2] != ours[:2]:
+            return False
+        if ours.wal and found.wal != ours.wal:
+            connection.execute("ROLLBACK")
+            copy_lost_wal(connection)
+        elif found.n_bytes >= ours.n_bytes or not is_cut(connection, self.path, found.n_bytes):
+            return True
+        set_aside(self.path, found.main)
+        return False
 
     def _disconnect(self) -> None:
         self._files, self._n_described = None, 0
@@ -274,9 +303,15 @@ class PredictionLog:
             self._checkpoint.start()
 
     def _copy_wal(self) -> None:
+        if self._has_shrunk():
+            return  # a copy would make it as long as before; the next append looks at it
         if checkpoint(self.path, "PASSIVE") > LONG_WAL_PAGES:
             checkpoint(self.path, "PASSIVE")  # what came meanwhile, which leaves little to us
             self._wal_is_long = True
+
+    def _has_shrunk(self) -> bool:
+        ours, found = self._files, files_at(self._file)
+        return ours is None or found is None or found.n_bytes < ours.n_bytes != NOT_KNOWN
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, LogError):

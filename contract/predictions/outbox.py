@@ -10,11 +10,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from contract.predictions.damage import NOT_KNOWN, Files, files_at, is_cut, set_aside
 from contract.predictions.file import (
     APPLICATION_ID,
     LogError,
@@ -23,7 +24,7 @@ from contract.predictions.file import (
     code_of,
     connect,
     drop_ballast,
-    files_at,
+    is_damaged,
     lay_ballast,
     now,
     when_free,
@@ -38,10 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 class Lag(NamedTuple):
-    """What a target has not yet got."""
+    """What a target has not yet got; None where that cannot be known."""
 
-    n_rows: int
-    oldest_s: float  # how long the oldest of them has waited
+    n_rows: int | None
+    oldest_s: float | None  # how long the oldest of them has waited
+
+
+NOTHING, UNKNOWN = Lag(0, 0.0), Lag(None, None)
 
 
 def take_lock(path: Path) -> int | None:
@@ -70,7 +74,7 @@ class Outbox:
         self.path = path
         self._target = target
         self._connection: sqlite3.Connection | None = None
-        self._inode: tuple[int, int] | None = None
+        self._files: Files | None = None  # those that are open, or could not be
         self._version = -1  # of the data, as has_news saw it last
         self._cursors: dict[str, int] = {}
         self._is_saved = True
@@ -134,7 +138,7 @@ class Outbox:
     def lag(self) -> Lag:
         """Give how many rows wait; cheap, however many there are."""
         with self._log() as log:
-            return Lag(0, 0.0) if log is None else _lag(log, self._cursors)
+            return NOTHING if log is None else _lag(log, self._cursors)
 
     def prune(self, keep_days: float, limit: int = ALL) -> int:
         """Delete delivered rows older than so many days, at most `limit`; give how many.
@@ -170,24 +174,27 @@ class Outbox:
 
         After a failure it is opened anew, unless it only is full or busy, so that what was
         delivered is remembered. A file that was moved is let go at once: its successor may have
-        got the index of its WAL, in which we would write.
+        got the index of its WAL, in which we would write. One that is damaged is set aside; the
+        next append begins another.
         """
         try:
-            if self._connection and self._inode != _inode_at(self.path):
+            if self._connection and not self._is_whole():
                 self.close()
             if reopen and self._connection is None:
                 self._open()
             yield self._connection
         except (sqlite3.Error, OSError) as error:
+            self._keep_if_damaged(error)
             if code_of(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
                 self.close()
             why = f"{self.path}: it can be neither delivered nor pruned, {error}."
             raise LogError(f"{why} {advice_on(error)}") from error
 
     def _open(self) -> None:
-        inode = _inode_at(self.path)
-        if inode is None:
+        found = files_at(str(self.path))
+        if found is None:
             return
+        self._files = found._replace(n_bytes=NOT_KNOWN)
         connection = connect(self.path)
         try:
             if not _is_log(connection):
@@ -200,7 +207,30 @@ class Outbox:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._inode = connection, inode
+        self._connection, self._files = connection, found
+
+    def _is_whole(self) -> bool:
+        """Say whether the file at the path is the one that is open; sets it aside if it was cut."""
+        ours, found = self._files, files_at(str(self.path))
+        if found is None or found[:2] != ours[:2]:
+            return False
+        if found.n_bytes < ours.n_bytes:
+            with writing(self._connection):
+                if is_cut(self._connection, self.path, found.n_bytes):
+                    set_aside(self.path, found.main)
+                    return False
+        self._files = found
+        return True
+
+    def _keep_if_damaged(self, error: BaseException) -> None:
+        """Set a damaged file aside, while nobody writes, if SQLite still knows how to see to it."""
+        is_ours = self._files is not None and self._files.n_bytes != NOT_KNOWN
+        if self._files is None or not is_damaged(self.path, error, is_ours=is_ours):
+            return
+        with suppress(sqlite3.Error):
+            if self._connection:
+                when_free(self._connection, "BEGIN IMMEDIATE")
+        set_aside(self.path, self._files.main)
 
     def _write_cursors(self, log: sqlite3.Connection) -> None:
         rows = [(self._target, *each) for each in self._cursors.items()]
@@ -215,18 +245,22 @@ class Outbox:
 
 
 def lag_of(path: Path, target: str) -> tuple[Lag, str]:
-    """Give how far a target is behind, and why, '' if nothing is wrong; waits for nobody."""
+    """Give how far a target is behind, and why, '' if nothing is wrong; waits for nobody.
+
+    Of a log that cannot be read, or was emptied, nobody knows.
+    """
     if not path.exists():
-        return Lag(0, 0.0), ""
+        is_left = Path(f"{path}-wal").exists()
+        return (UNKNOWN, f"{path} is missing, only its WAL is left.") if is_left else (NOTHING, "")
     try:
         with closing(connect(path, read_only=True)) as log:
             if not _is_log(log):
-                return Lag(0, 0.0), ""
+                return NOTHING, ""
             query = "SELECT problem FROM delivery_state WHERE target = ?"
             problem = log.execute(query, (target,)).fetchone() or ("",)
             return _lag(log, _cursors(log, target)), problem[0]
     except sqlite3.Error as error:
-        return Lag(0, 0.0), f"{path}: what waits to be delivered cannot be read, {error}."
+        return UNKNOWN, f"{path}: what waits to be delivered cannot be read, {error}."
 
 
 def _lag(log: sqlite3.Connection, cursors: Mapping[str, int]) -> Lag:
@@ -257,8 +291,3 @@ def _is_log(connection: sqlite3.Connection) -> bool:
     """Say whether this is a log, with its tables; another process may be about to make them."""
     when_free(connection, "PRAGMA application_id")
     return connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-
-
-def _inode_at(path: Path) -> tuple[int, int] | None:
-    found = files_at(str(path))
-    return found and found[:2]

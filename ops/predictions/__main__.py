@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contract.errors import ContractError
 from contract.predictions.settings import LogSettings
 from contract.settings import read_settings
-from ops.predictions import export, migrate, prune, ship, stats, tail, truth
+from ops.predictions import export, migrate, prune, recover, ship, stats, tail, truth
 from ops.predictions.command import CommandError
 
 COMMANDS = {
     "migrate": migrate,
     "ship": ship,
+    "recover": recover,
     "export": export,
     "prune": prune,
     "truth": truth,

@@ -100,7 +100,9 @@ def _rejected(found: Stats) -> Iterable[str]:
 
 def _delivery(delivery: Delivery) -> Iterable[str]:
     yield ""
-    waiting = f"{delivery.n_waiting:,} rows wait"
+    waiting = "nobody knows how many rows wait"
+    if delivery.n_waiting is not None:
+        waiting = f"{delivery.n_waiting:,} rows wait"
     if delivery.n_waiting:
         waiting += f", the oldest for {delivery.oldest_s:,.0f} s"
     yield f"{'delivery':<14}to {delivery.target}: {waiting}"

@@ -24,8 +24,10 @@ from contract.artifact import Predictions
 from contract.errors import ContractError
 from contract.predictions import file as log_file
 from contract.predictions import log as prediction_log
+from contract.predictions.damage import files_aside, set_aside
 from contract.predictions.file import LogError
 from contract.predictions.log import PredictionLog
+from contract.predictions.salvage import Salvage
 
 # children do no more than append, and never wait for what another thread of ours held
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -574,3 +576,85 @@ def test_log_that_was_damaged_is_set_aside_and_a_new_one_begun(damage, log, path
     (aside,) = [each for each in path.parent.glob("*.damaged-*") if each.name[-1].isdigit()]
     if damage == "without its WAL":  # closing it has written what was in there
         assert logged_ids(aside) == before
+
+
+@pytest.mark.parametrize("n_pages", [0, 1, 5, 20])
+def test_log_that_is_cut_while_it_is_open_is_set_aside_with_its_wal(n_pages, path):
+    with closing(PredictionLog(path)) as log:
+        append(log, 1000)
+    with closing(PredictionLog(path)) as log:
+        before = [row_id for _ in range(50) for row_id in append(log)]
+        os.truncate(path, 4096 * n_pages)
+
+        after = [row_id for _ in range(5) for row_id in append(log)]
+
+        assert logged_ids(path) == after
+        (aside,) = files_aside(path)
+        assert set(before) <= salvaged_ids(aside)
+
+
+def test_cut_file_is_not_made_longer_by_a_copy_of_the_wal(path, monkeypatch):
+    with closing(PredictionLog(path)) as log:
+        append(log, 1000)
+    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 10)
+    with closing(PredictionLog(path)) as log:
+        append(log, 100)
+        os.truncate(path, 4096 * 20)
+        log._copy_wal()
+
+        assert path.stat().st_size == 4096 * 20
+        append(log)
+    assert len(files_aside(path)) == 1
+
+
+def test_wal_without_its_file_is_set_aside_rather_than_deleted(path, caplog):
+    log = PredictionLog(path)
+    before = append(log, 20)
+    path.unlink()
+
+    with closing(PredictionLog(path)) as other:
+        after = append(other)
+
+    log.close()
+    assert logged_ids(path) == after
+    (aside,) = files_aside(path)
+    assert set(before) <= salvaged_ids(aside)
+    assert f"`python -m ops.predictions recover {aside}`" in caplog.text
+
+
+def test_no_row_is_committed_to_files_that_another_process_sets_aside(path):
+    """Workers and who sets aside go on at once; all that is acknowledged is at the path then."""
+    ids, stop = [], threading.Event()
+    log = PredictionLog(path)
+    append(log, 200)
+
+    def append_on() -> None:
+        while not stop.is_set():
+            ids.append((time.monotonic(), append(log)))
+
+    thread = threading.Thread(target=append_on)
+    thread.start()
+    renamed = []
+    with closing(PredictionLog(path)) as other:
+        for _ in range(30):
+            time.sleep(0.01)
+            other._begin()
+            set_aside(path, other._files.main)
+            renamed.append(time.monotonic())
+            other._disconnect()
+            append(other)
+    stop.set()
+    thread.join()
+    log.close()
+
+    assert len(files_aside(path)) == 30
+    kept = {row for aside in files_aside(path) for row in salvaged_ids(aside)}
+    kept |= set(logged_ids(path))
+    assert {row for _, rows in ids for row in rows} <= kept
+    last = [row for at, rows in ids for row in rows if at > renamed[-1]]
+    assert set(last) <= set(logged_ids(path))
+
+
+def salvaged_ids(path: Path) -> set[str]:
+    with Salvage(path) as salvage:
+        return {values[0] for table, values in salvage.rows() if table == "predictions"}

@@ -16,9 +16,19 @@ import numpy as np
 import pytest
 
 from contract.artifact import Predictions
+from contract.predictions import log as prediction_log
+from contract.predictions.damage import files_aside
 from contract.predictions.file import LogError, connect, open_log
 from contract.predictions.log import PredictionLog
-from contract.predictions.outbox import TABLES, Lag, Outbox, lag_of, take_lock
+from contract.predictions.outbox import (
+    NOTHING,
+    TABLES,
+    UNKNOWN,
+    Lag,
+    Outbox,
+    lag_of,
+    take_lock,
+)
 from contract.predictions.pruning import ALL
 from contract.predictions.tables import COLUMNS
 
@@ -233,7 +243,8 @@ def test_file_that_takes_the_place_of_another_is_given_from_its_first_row(
     append(log)
     assert ids_in(path)[:2] == after
     assert select(path, "PRAGMA integrity_check") == [("ok",)]
-    assert not list(path.parent.glob("*.damaged-*"))
+    kept = [each.suffix for each in path.parent.glob("*.damaged-*")]
+    assert kept == ([] if "-wal" in suffixes else [".wal"])  # which SQLite would delete
 
 
 def test_number_of_an_old_file_is_not_written_into_its_successor(path, log, outbox):
@@ -265,6 +276,61 @@ def test_damaged_log_is_an_error_until_a_new_one_is_begun(share, path, outbox):
     with closing(PredictionLog(path)) as log:
         ids = append(log, 2)
         wait_for(lambda: rows() == ids)
+
+
+@pytest.mark.parametrize("n_pages", [0, 1, 4])
+def test_log_that_is_cut_while_nobody_appends_is_set_aside(n_pages, path, outbox, caplog):
+    with closing(PredictionLog(path)) as log:
+        append(log, 500)
+    with closing(PredictionLog(path)) as log:
+        append(log, 5)
+        deliver_all(outbox)
+        os.truncate(path, 4096 * n_pages)
+
+        assert not outbox.has_news()
+
+        (aside,) = files_aside(path)
+        assert f"is now {aside}" in caplog.text
+        assert Path(f"{aside}.wal").stat().st_size > 0
+        assert lag_of(path, TARGET) == (NOTHING, "")
+        ids = append(log, 3)
+        assert take(outbox) == ids
+
+
+def test_pruning_and_copies_of_the_wal_are_no_damage(path, log, outbox, monkeypatch):
+    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 20)
+    add_old(path, 3_000, days=40)
+    for _ in range(30):
+        append(log, 30)
+        deliver_all(outbox)
+        outbox.prune(30, 200)
+        append(log)
+        outbox.has_news()
+
+    assert len(ids_in(path)) == 930
+    assert files_aside(path) == []
+
+
+@pytest.mark.parametrize("what", ["cut", "emptied", "first page lost", "only its WAL"])
+def test_nobody_says_that_nothing_waits_in_a_log_that_cannot_be_read(what, path, log):
+    append(log, 100)
+    with closing(connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(RESTART)")
+    log.reject("form", {("area", "missing"): 1})
+    wal_bytes = Path(f"{path}-wal").stat().st_size
+    if what == "only its WAL":
+        path.unlink()
+    elif what == "first page lost":
+        with path.open("r+b") as file:
+            file.write(b"x" * 4096)
+    else:
+        os.truncate(path, 4096 if what == "cut" else 0)
+
+    lag, problem = lag_of(path, TARGET)
+
+    assert lag == UNKNOWN
+    assert str(path) in problem
+    assert Path(f"{path}-wal").stat().st_size == wal_bytes
 
 
 def test_undeliverable_row_is_kept_and_passed(path, log, outbox):
