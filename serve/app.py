@@ -42,8 +42,8 @@ class Parts:
     def start(self) -> None:
         """Begin what needs threads; called in each worker, after the fork."""
         self.serving.follow(self.settings.model_poll_s)
-        if self.log is not None:  # else the first who asks waits until the file is open
-            threading.Thread(target=self.log.recovers, name="log", daemon=True).start()
+        if self.log is not None:  # also so that nobody who asks waits until the file is open
+            threading.Thread(target=self.log.is_writable, name="log", daemon=True).start()
         if self.keeper is not None:
             self.keeper.start()
 

@@ -1,6 +1,5 @@
 """What a client, or whoever starts the server, did wrong; each with its status and one sentence."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,8 +10,6 @@ from flask import Flask, Response, current_app, g, jsonify, make_response, rende
 from werkzeug.exceptions import HTTPException
 
 from contract.predictions.file import LogError
-
-logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5  # within about this time, log and disk recover by themselves
 
@@ -102,8 +99,7 @@ def count_rejected(counts: Mapping[tuple[str, str], int]) -> None:
         parts.log.reject(g.source, counts)
 
 
-def _answer_log_error(error: LogError) -> Response:
-    logger.error("no prediction leaves without its log: %s", error)
+def _answer_log_error(_: LogError) -> Response:  # the log has said what is wrong, once
     told = "The prediction log cannot be written, so nothing is predicted. Try again later."
     return _answer(told, 503)
 

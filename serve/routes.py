@@ -233,8 +233,8 @@ def ready() -> tuple[Response, int]:
     A database that is behind keeps nobody from an answer.
     """
     serving, log, lag = _parts().serving, _parts().log, _parts().lag()
-    # who fails is asked nothing until it is ready again, so that we have to try
-    is_ready = log is None or not log.fails or log.recovers()
+    # another worker's disk is full as well, and who is not ready is asked nothing: it has to try
+    is_ready = log is None or log.is_writable()
     problem = serving.problem or None if is_ready else "The prediction log cannot be written."
     told = {"ready": is_ready, "model": serving.current.version, "problem": problem}
     if lag is not None:

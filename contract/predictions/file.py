@@ -49,6 +49,7 @@ SCHEMA = (
 )
 LONGEST_WAL_BYTES = 64 * 2**20  # that is kept for the next rows, once it was copied
 BALLAST_BYTES = 4 * 2**20  # SQLite needs room even to delete; more than PRUNE_ROWS take
+SPARE_BYTES = 2**18  # that are left to rows when it is laid
 BUSY_S = 5.0  # how long another program may hold the file before an append fails
 COPY_S = 1.0  # how long readers may keep a WAL without a name from being copied
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.0001, 0.002  # between two tries to get at the file
@@ -162,6 +163,9 @@ def lay_ballast(path: Path) -> None:
     if ballast.exists():
         return
     try:
+        disk = os.statvfs(path.parent)
+        if disk.f_bavail * disk.f_frsize < BALLAST_BYTES + SPARE_BYTES:
+            return
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
     except OSError:  # the disk is full already

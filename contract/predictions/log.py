@@ -11,9 +11,11 @@ the last one it saw misses none.
 """
 
 import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -41,15 +43,18 @@ from contract.predictions.file import (
     checkpoint,
     copy_lost_wal,
     is_damaged,
+    lay_ballast,
     now,
     open_log,
     when_free,
 )
+from contract.predictions.outage import Outage
 from contract.predictions.rows import Mark, Rows
 
 ROWS_A_COMMIT = 10_000  # some 20 ms, in which other processes wait
 CHECKPOINT_PAGES, LONG_WAL_PAGES = 4_000, 16_000  # of 4 KiB
 PAGES_A_COMMIT, ROWS_A_PAGE = 3, 8  # about, for rows of some 400 bytes
+RECENT_S = 1.0  # rows that were logged so lately show that more can be
 N_OPENINGS = 5  # of one append, for files that others move away
 
 logger = logging.getLogger(__name__)
@@ -66,7 +71,8 @@ class PredictionLog:
     def __init__(self, path: Path, *, sync_full: bool = False) -> None:
         self.path = path
         self._file = str(path)
-        self.fails = False  # the last append could not be written
+        self._outage: Outage | None = None  # since when nothing could be written
+        self._written_s = -math.inf  # when something was
         # may let another `write` the rows of an append; says True once they are written
         self.hand_over: Callable[[Rows], bool] = lambda rows: False
         self._sync_full = sync_full
@@ -111,16 +117,20 @@ class PredictionLog:
     def reject(self, source: str, counts: Mapping[tuple[str, str], int]) -> None:
         """Count refused values by field and rule; where that fails, it is only a warning."""
         own = [(str(uuid7()), *key, count) for key, count in counts.items()]
+        is_known_to_fail = self._outage is not None
         try:
             self._commit(Rows(REJECTIONS, (now(), source), own))
         except LogError as error:
-            logger.warning("%d rejections are not counted: %s", sum(counts.values()), error)
+            if not is_known_to_fail:
+                logger.warning("%d rejections are not counted: %s", sum(counts.values()), error)
 
-    def recovers(self) -> bool:
-        """Say whether the file can be written again, by writing a number of no meaning."""
-        with suppress(LogError):
-            self._commit(Mark(PREDICTIONS, (), []))
-        return not self.fails
+    def is_writable(self) -> bool:
+        """Say whether rows can be logged now; unless some just were, it is tried out."""
+        if self._outage or time.monotonic() - self._written_s > RECENT_S:
+            with suppress(LogError):
+                self._commit(Mark(PREDICTIONS, (), []))
+                lay_ballast(self.path)  # in case that a full disk has taken it
+        return self._outage is None
 
     def describe(self, version: str, contract: str) -> None:
         """Tell which contract, as JSON, the rows of a model follow; written with its first row."""
@@ -152,7 +162,6 @@ class PredictionLog:
     def _commit(self, rows: Rows) -> None:
         if not self.hand_over(rows):
             self.write([rows])
-        self.fails = rows.error is not None and not isinstance(rows.error, BAD_VALUE)
         if rows.error:
             raise LogError(self._explain(rows.error)) from rows.error
 
@@ -194,15 +203,25 @@ class PredictionLog:
             self._transact(group)
         except BAD_VALUE as error:
             group[0].error = error
-            if len(group) > 1:  # the bad value of one must not cost the others their rows
+            if len(group) == 1:
+                logger.error("%s", self._explain(error))
+            else:  # the bad value of one must not cost the others their rows
                 for rows in group:
                     self._write([rows])
         except (sqlite3.Error, OSError, LogError) as error:
             for rows in group:
                 rows.error = error
+            if not self._closed:
+                self._outage = self._outage or Outage(self.path)
+                self._outage.note(len(group), self._explain(error))
         else:
             for rows in group:
                 rows.error = None
+            self._written_s = time.monotonic()
+            if self._outage:
+                self._outage.end()
+                self._outage = None
+                lay_ballast(self.path)
             self._plan_checkpoint(sum(len(rows.own) for rows in group))
 
     def _transact(self, group: list[Rows]) -> None:
@@ -305,6 +324,7 @@ class PredictionLog:
     def _copy_wal(self) -> None:
         if self._has_shrunk():
             return  # a copy would make it as long as before; the next append looks at it
+        lay_ballast(self.path)
         if checkpoint(self.path, "PASSIVE") > LONG_WAL_PAGES:
             checkpoint(self.path, "PASSIVE")  # what came meanwhile, which leaves little to us
             self._wal_is_long = True

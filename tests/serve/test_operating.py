@@ -96,6 +96,32 @@ def test_server_whose_log_cannot_be_written_is_not_ready_until_it_can(app, clien
     assert client.post("/predict", json=FLAT).status_code == 200
 
 
+@pytest.mark.parametrize("worker", ["that has answered nothing", "that has answered"])
+def test_each_worker_finds_out_that_the_log_cannot_be_written(worker, app, client, tmp_path):
+    log = app.extensions["serve"].log
+    if worker == "that has answered":
+        assert client.post("/predict", json=FLAT).status_code == 200
+        log._written_s -= 2
+        for file in tmp_path.glob("log.db*"):
+            file.unlink()
+    (tmp_path / "log.db").write_bytes(b"a file of another program" * 99)
+
+    unready = client.get("/ready")
+
+    assert (unready.status_code, unready.json["ready"]) == (503, False)
+
+
+def test_server_says_at_its_start_what_is_wrong_with_the_log(flats, tmp_path):
+    (tmp_path / "log.db").write_bytes(b"a file of another program" * 99)
+    app = create_app(Settings(model_folder=flats, prediction_log=str(tmp_path / "log.db")))
+
+    app.extensions["serve"].start()
+    began_s = time.monotonic()
+    while app.extensions["serve"].log._outage is None:
+        assert time.monotonic() < began_s + 10
+    app.extensions["serve"].close()
+
+
 def test_model_is_told_as_json_and_shown_as_a_page(client):
     card = client.get("/model")
     page = client.get("/model", headers=BROWSER)

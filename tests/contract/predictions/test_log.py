@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -524,6 +525,43 @@ def test_contract_of_each_model_is_told_once_with_its_first_row(path):
 def test_path_that_is_a_folder_is_an_error(tmp_path):
     with closing(PredictionLog(tmp_path)) as log, pytest.raises(LogError, match="another path"):
         append(log)
+
+
+def test_log_that_fails_is_said_once_and_when_it_is_over(log, path, caplog):
+    path.mkdir()
+    for _ in range(3):
+        with pytest.raises(LogError, match="another path"):
+            append(log)
+        log.reject("form", {("area", "missing"): 1})
+    assert not log.is_writable()
+    path.rmdir()
+    append(log)
+    append(log)
+
+    (begun, over) = caplog.messages
+    assert f"{path}: nothing was logged" in begun
+    assert re.search(r"rows are logged again, after \d\.\d s and 7 appends that failed", over)
+
+
+def test_bad_value_is_no_outage(log, caplog):
+    with pytest.raises(LogError):
+        log.append(["\ud800"], told(1), **ABOUT)
+
+    assert len(caplog.messages) == 1
+    assert "One of the values" in caplog.messages[0]
+    assert log.is_writable()
+
+
+def test_whether_rows_can_be_logged_is_tried_out_without_leaving_any(log, path):
+    assert log.is_writable()
+    n_bytes = path.stat().st_size + Path(f"{path}-wal").stat().st_size
+    for _ in range(3):
+        log._written_s = 0
+        assert log.is_writable()
+
+    assert logged_ids(path) == []
+    assert Path(f"{path}-wal").stat().st_size > n_bytes
+    assert select(path, "SELECT count(*) FROM delivery_state") == [(1,)]
 
 
 def test_file_that_is_taken_away_is_begun_anew(log, path):

@@ -544,14 +544,80 @@ assert lag_of(path, TARGET)[0].n_rows == 1
 """
 
 
-def test_full_disk_is_pruned_and_appends_go_on(tmp_path):
-    mount = f"mount -t tmpfs -o size=24m none {tmp_path}"
+# what fills it goes away, so that the log recovers; then the disk is full once more
+TWICE_FULL_DISK = """
+import logging, os, sys, time
+from pathlib import Path
+from contract.predictions.file import LogError
+from contract.predictions.log import PredictionLog
+from contract.predictions.outbox import Outbox
+from tests.contract.predictions.test_outbox import add_old, append, wait_for
+
+logging.basicConfig()
+path = Path(sys.argv[1], "predictions.db")
+ballast = path.with_name("predictions.db-ballast")
+add_old(path, 2_000, days=40)
+log, outbox = PredictionLog(path), Outbox(path, None)
+
+def fill():
+    with path.with_name("filler").open("wb", 0) as filler:
+        for size in (2**20, 2**12, 1):
+            try:
+                while filler.write(b"x" * size):
+                    pass
+            except OSError:
+                pass
+
+def append_until_full():
+    n_failures = 0  # in a row; the first lets the WAL go, which makes a little room
+    while n_failures < 5:
+        if n_failures and log.is_writable():
+            append(log)  # what was tried takes as much room as this, at the least
+        try:
+            append(log)
+            n_failures = 0
+        except LogError as error:
+            assert "space" in str(error)
+            n_failures += 1
+    assert not log.is_writable()
+
+for n_left in (1_000, 500):
+    append(log)
+    fill()
+    append_until_full()
+    assert ballast.exists()
+    assert outbox.prune(30, 500) == 500  # which needs the ballast
+    fill()
+    append_until_full()
+    assert not ballast.exists()
+
+    began_s = time.monotonic()
+    path.with_name("filler").unlink()
+    wait_for(log.is_writable)
+    assert time.monotonic() - began_s < 5
+    append(log)
+    assert ballast.stat().st_size == 4 * 2**20
+"""
+
+
+def on_small_disk(folder: Path, program: str) -> subprocess.CompletedProcess:
+    mount = f"mount -t tmpfs -o size=24m none {folder}"
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*unshare, mount], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no file system of our own can be mounted here")
-    command = f"{mount} && exec {sys.executable} -c '{FULL_DISK}' {tmp_path}"
+    command = f"{mount} && exec {sys.executable} -c '{program}' {folder}"
+    return subprocess.run([*unshare, command], cwd=ROOT, capture_output=True, text=True)
 
-    done = subprocess.run([*unshare, command], cwd=ROOT, capture_output=True, text=True)
+
+def test_disk_that_is_full_twice_finds_the_ballast_twice(tmp_path):
+    done = on_small_disk(tmp_path, TWICE_FULL_DISK)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the ballast makes room") == 2
+
+
+def test_full_disk_is_pruned_and_appends_go_on(tmp_path):
+    done = on_small_disk(tmp_path, FULL_DISK)
 
     assert done.returncode == 0, done.stderr
     assert "the ballast makes room" in done.stderr
