@@ -16,6 +16,7 @@ from serve.upload import Upload
 FORMULA_STARTS = pa.array(["=", "+", "-", "@", "\t", "\r", "\n"])
 FORMULA_BYTES = [start.encode() for start in FORMULA_STARTS.to_pylist()]
 OUTPUTS = ("prediction", "lower", "upper")
+ID = "prediction_id"  # of the row in the prediction log
 ERROR = "error"
 SIGNIFICANT_DIGITS = 6  # what the model computes with, float32, has seven
 
@@ -23,10 +24,10 @@ SIGNIFICANT_DIGITS = 6  # what the model computes with, float32, has seven
 class Table:
     """A CSV in the form of an upload: its separator, line ends, mark of the encoding, header."""
 
-    def __init__(self, upload: Upload, contract: Contract, with_errors: bool):
+    def __init__(self, upload: Upload, contract: Contract, with_ids: bool, with_errors: bool):
         self._upload = upload
         self._known = contract.spelling_to_name()
-        self._added = [*OUTPUTS, *([ERROR] * with_errors)]
+        self._added = [*OUTPUTS, *([ID] * with_ids), *([ERROR] * with_errors)]
         texts = {s for each in contract.features if each.categories for s in each.spellings}
         numbers = self._known.keys() - texts
         self._is_number = [name.strip() in numbers for name in upload.header]
@@ -75,7 +76,11 @@ class Table:
 
 def as_text(values: np.ndarray, is_right: np.ndarray) -> pa.StringArray:
     """Write one number for each row that is right, and nothing for the others."""
-    texts = pa.array(round_significant(values)).cast(pa.string())
+    return spread(pa.array(round_significant(values)).cast(pa.string()), is_right)
+
+
+def spread(texts: pa.StringArray, is_right: np.ndarray) -> pa.StringArray:
+    """Give one text to each row that is right, and nothing to the others."""
     if len(texts) == len(is_right):
         return texts
     places = pa.array(np.cumsum(is_right) - 1, mask=~is_right)

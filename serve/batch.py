@@ -5,7 +5,7 @@ rows predicted and logged, chunk by chunk, as the answer leaves.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from tempfile import TemporaryFile
 from typing import BinaryIO, Literal
@@ -15,14 +15,15 @@ import pyarrow as pa
 
 from contract.artifact import Model, Predictions
 from contract.features import Contract
-from serve.answer import ERROR, Table, as_text
+from serve.answer import ERROR, Table, as_text, spread
 from serve.check import Check, Found, shown
 from serve.columns import CheckedColumn, check_column
 from serve.errors import CheckError, Problem, StorageError, UploadError
 from serve.upload import Chunk, Limits, Upload
 
 OnError = Literal["refuse", "skip"]
-Append = Callable[[np.ndarray, Predictions], object]  # takes checked values, a row each
+# takes checked values, a row each, and gives the ids of what it logged
+Append = Callable[[np.ndarray, Predictions], Sequence[str | None]]
 
 
 def read_batch(
@@ -108,33 +109,38 @@ class Batch:
         values = [pa.array(column.values) for column in columns]
         return pa.record_batch([*chunk.cells.columns, *values, texts], schema=self._schema)
 
-    def answer(self, model: Model, append: Append | None = None) -> Iterator[bytes]:
+    def answer(
+        self, model: Model, append: Append | None = None, with_ids: bool = False
+    ) -> Iterator[bytes]:
         """Give the CSV: rows as sent, with predictions; each is logged before it leaves.
 
         The model's contract is that of the check. Wrong rows hold no prediction but an `error`.
+        With ids there is a column of them; it is blank where nothing is logged.
         """
         try:
             self._waiting.seek(0)
-            table = Table(self._upload, self._contract, self._skips)
+            table = Table(self._upload, self._contract, with_ids, self._skips)
             head = table.header()
             for rows in pa.ipc.open_stream(self._waiting):
-                yield head + table.rows(self._with_predictions(rows, model, append))
+                yield head + table.rows(self._with_predictions(rows, model, append, with_ids))
                 head = b""
         finally:
             self.close()
 
     def _with_predictions(
-        self, rows: pa.RecordBatch, model: Model, append: Append | None
+        self, rows: pa.RecordBatch, model: Model, append: Append | None, with_ids: bool
     ) -> list[pa.Array]:
         """Give the cells as sent, then those of the columns that are new."""
         n_sent, errors = len(self._upload.header), rows.column(ERROR)
         values = np.column_stack(rows.columns[n_sent:-1])
         is_right = errors.is_null().to_numpy(zero_copy_only=False)
         values = values if is_right.all() else values[is_right]
-        told = _predict(model, values)
+        told, ids = _predict(model, values), [None] * len(values)
         if append is not None and len(values):
-            append(values, told)
+            ids = append(values, told)
         new = [as_text(each, is_right) for each in (told.prediction, told.lower, told.upper)]
+        if with_ids:
+            new.append(spread(pa.array(ids, pa.string()).fill_null(""), is_right))
         return [*rows.columns[:n_sent], *new, *([errors.fill_null("")] * self._skips)]
 
     def close(self) -> None:

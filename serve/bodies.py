@@ -19,6 +19,7 @@ JSON = "application/json"
 CSV = "text/csv"
 URLENCODED, MULTIPART = FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 ON_ERROR = list(get_args(OnError))
+IDS = ["off", "on"]
 
 
 def json_body() -> Any:
@@ -84,14 +85,23 @@ def uploaded_file() -> BinaryIO:
 
 
 def on_error() -> OnError:
-    sent = set(request.args.getlist("on_error"))
+    return _choice("on_error", ON_ERROR)
+
+
+def with_ids() -> bool:
+    return _choice("ids", IDS) == "on"
+
+
+def _choice(name: str, choices: list[str]) -> Any:
+    """Give what the query or the form chooses, the first if they do not say."""
+    sent = set(request.args.getlist(name))
     if request.mimetype == MULTIPART:
-        sent |= set(request.form.getlist("on_error"))
+        sent |= set(request.form.getlist(name))
     if not sent:
-        return "refuse"
-    if len(sent) > 1 or not sent <= set(ON_ERROR):
+        return choices[0]
+    if len(sent) > 1 or not sent <= set(choices):
         told = " and ".join(sorted(map(shown, sent)))
-        raise ServeError(f"on_error is {told}, expected one of {', '.join(ON_ERROR)}.")
+        raise ServeError(f"{name} is {told}, expected one of {', '.join(choices)}.")
     return sent.pop()
 
 

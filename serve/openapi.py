@@ -3,7 +3,7 @@
 from typing import Any
 
 from contract.features import Contract, Feature
-from serve.bodies import CSV, JSON, MULTIPART, ON_ERROR
+from serve.bodies import CSV, IDS, JSON, MULTIPART, ON_ERROR
 from serve.example import example_row
 
 PAGE = "text/html"
@@ -173,15 +173,18 @@ def _predict_batch() -> dict[str, Any]:
         "properties": {
             "file": {"type": "string", "contentMediaType": "text/csv"},
             "on_error": {"enum": ON_ERROR},
+            "ids": {"enum": IDS},
         },
         "required": ["file"],
     }
     return {
         "summary": "Predict the rows of a CSV",
         "description": "Comma, semicolon or tab; UTF-8; may be gzipped. The answer holds the rows "
-        "as sent, with prediction, lower and upper. on_error=skip leaves out wrong rows.",
+        "as sent, with prediction, lower and upper. on_error=skip leaves out wrong rows. ids=on "
+        "adds prediction_id, by which the truth can be attached to the prediction log later.",
         "parameters": [
             {"name": "on_error", "in": "query", "schema": {"enum": ON_ERROR}},
+            {"name": "ids", "in": "query", "schema": {"enum": IDS}},
         ],
         "requestBody": {
             "required": True,

@@ -34,6 +34,7 @@ from serve.bodies import (
     json_body,
     on_error,
     uploaded_file,
+    with_ids,
 )
 from serve.errors import CheckError, Problem, count_rejected, wants_page
 from serve.example import example_csv
@@ -143,8 +144,8 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in values.tolist()]
 
 
-def _log_table(current: InService, values: np.ndarray, told: Predictions) -> None:
-    _log(current, as_json(values, current.contract, current.privacy).to_pylist(), told)
+def _log_table(current: InService, values: np.ndarray, told: Predictions) -> list[str | None]:
+    return _log(current, as_json(values, current.contract, current.privacy).to_pylist(), told)
 
 
 def _log(current: InService, features: list[str], told: Predictions) -> list[str | None]:
@@ -177,14 +178,15 @@ def batch_form() -> str:
 def predict_batch() -> Response:
     """Predict a CSV, sent as the form's `file` or as the body.
 
-    Answers the rows as sent with prediction, lower and upper. With wrong rows nothing is predicted
-    and the answer is 422, unless on_error=skip: then they come back with an `error`.
+    Answers the rows as sent with prediction, lower and upper, with ids=on also prediction_id. With
+    wrong rows nothing is predicted and the answer is 422, unless on_error=skip: then they come back
+    with an `error`.
     """
     g.source = "batch"
-    current = _in_service()
+    current, add_ids = _in_service(), with_ids()
     batch = read_batch(uploaded_file(), current.check, file_limits(), on_error())
     count_rejected(batch.counts)
-    chunks = batch.answer(current.model, partial(_log_table, current))
+    chunks = batch.answer(current.model, partial(_log_table, current), add_ids)
     first = next(chunks)  # so that a log that fails is told by the status
     answer = stream_with_context(chain([first], _or_break_off(chunks)))
     response = Response(answer, content_type=f"{CSV}; charset=utf-8")

@@ -224,6 +224,25 @@ def test_first_hundred_problems_are_told_and_all_are_counted():
     }
 
 
+def test_ids_of_what_was_logged_come_back_if_asked_for():
+    batch = read("prediction_id," + HEADER + "7,80.5,,gas,good\n" + f"8,{ROW}" * 2, on_error="skip")
+
+    text = b"".join(batch.answer(make_model(), lambda values, _: ["id-1", "id-2"], with_ids=True))
+
+    rows = table(text.decode())
+    assert [*rows[0]][-2:] == ["prediction_id", "error"]
+    assert [row["prediction_id"] for row in rows] == ["", "id-1", "id-2"]
+    assert [row["input_prediction_id"] for row in rows] == ["7", "8", "8"]
+
+
+def test_ids_are_blank_where_nothing_is_logged():
+    text = b"".join(read(HEADER + ROW).answer(make_model(), with_ids=True)).decode()
+
+    assert text == (
+        f"{HEADER.strip()},prediction,lower,upper,prediction_id\n80.5,3,gas,good,855,853.5,856.5,\n"
+    )
+
+
 def test_wrong_rows_come_back_in_place_with_an_error_if_they_are_to_be_skipped():
     batch, log = read(HEADER + ROW + "80.5,,Gas,good\n" + ROW, on_error="skip"), []
 

@@ -1,5 +1,6 @@
 """What the server leaves in the prediction log, by all ways in."""
 
+import csv
 import io
 import json
 import sqlite3
@@ -15,7 +16,7 @@ from serve.app import create_app, wsgi
 from serve.settings import Settings
 from tests.example import CONTRACT, NUMBERS_ONLY
 from tests.serve.models import write_model
-from tests.serve.test_predict import FLAT
+from tests.serve.test_predict import BROWSER, FLAT
 
 KEY = "sixteen letters!"
 CSV = ",".join(FLAT) + "\n" + ",".join(map(str, FLAT.values())) + "\n"
@@ -53,6 +54,27 @@ def ask_all_ways(app: Flask) -> list[dict]:
 
 def test_all_ways_store_the_same_features(folder):
     assert ask_all_ways(app_of(folder)) == [FLAT] * 3
+
+
+@pytest.mark.parametrize("way", ["query", "form"])
+def test_each_way_tells_the_ids_by_which_the_truth_can_be_attached(way, folder):
+    app = app_of(folder)
+    client = app.test_client()
+    file = {"file": (io.BytesIO((CSV + CSV.splitlines()[1]).encode()), "flats.csv")}
+    query = "?ids=on" if way == "query" else ""
+    sent = file if query else file | {"ids": "on"}
+
+    one = client.post("/predict", json=FLAT).json["id"]
+    page = client.post("/predict", data=FLAT, headers=BROWSER).text
+    table = client.post(f"/batch_predict{query}", data=sent, buffered=True).text
+
+    app.extensions["serve"].close()
+    logged = [row_id for (row_id,) in select(folder, "SELECT id FROM predictions ORDER BY seq")]
+    assert len(logged) == 4
+    assert logged[0] == one
+    assert f"<code>{logged[1]}</code>" in page
+    told = csv.DictReader(io.StringIO(table))
+    assert [row["prediction_id"] for row in told] == logged[2:]
 
 
 def test_no_features_are_stored_if_they_are_off(folder):

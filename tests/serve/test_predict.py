@@ -268,6 +268,14 @@ def test_key_that_comes_twice_is_refused(body, status, client):
     assert ("area twice" in response.text) == (status == 400)
 
 
+@pytest.mark.parametrize("query", ["ids=maybe", "ids=on&ids=off", "ids="])
+def test_file_with_an_unclear_wish_for_ids_is_refused(query, client):
+    response = client.post(f"/batch_predict?{query}", data="area\n1\n", content_type="text/csv")
+
+    assert response.status_code == 400
+    assert "expected one of off, on" in response.json["error"]
+
+
 @pytest.mark.parametrize("query", ["on_error=maybe", "on_error=skip&on_error=refuse"])
 def test_file_with_an_unclear_wish_for_wrong_rows_is_refused(query, client):
     response = client.post(f"/batch_predict?{query}", data="area\n1\n", content_type="text/csv")
