@@ -24,7 +24,7 @@ from contract.errors import ContractError
 from contract.predictions.address import DatabaseAddress
 from contract.predictions.database import Database
 from contract.predictions.delivery import Delivery
-from contract.predictions.outbox import Outbox, take_lock
+from contract.predictions.outbox import N_EARLY_BYTES, Outbox, holder_of, sign, take_lock
 from serve.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ LOOK_S = 0.5
 EARLY_S = 1.0  # a process that lives so long did not fail at its start
 LONGEST_PAUSE_S = 5.0  # between two that did
 DRAIN_S, END_S = 2.0, 2.5  # to deliver what is left, and to end by force where that hangs
+STARVES = "gets no rows. Give each server a PREDICTION_LOG of its own."
 NICE = 10  # answers come first
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -80,6 +81,8 @@ class Keeper:
         self._began_s = 0.0
         self._n_early = 0  # processes before this one that failed at their start
         self._told = ""
+        self._target = self._task.database.name
+        self._others_target = ""  # to which another server delivers this log
 
     def start(self) -> None:
         """Begin to look after it; called in each worker, after the fork."""
@@ -114,7 +117,9 @@ class Keeper:
             self._note_end(status)
         lock = take_lock(self._path)
         if lock is None:
+            self._look_at_holder()
             return
+        self._others_target = ""
         try:
             self._n_early = _n_early(lock)
             if not _is_in_pause(lock, self._n_early):
@@ -122,7 +127,16 @@ class Keeper:
         finally:
             os.close(lock)  # the process has its own
 
+    def _look_at_holder(self) -> None:
+        """Say so if our database gets nothing, as another server has the log; none ever may."""
+        holder = holder_of(self._path)
+        target = holder.target if holder and holder.target != self._target else ""
+        if target and target == self._others_target:  # twice: it is not just being signed
+            self._tell(f"is another server's: {holder}, so that {self._target} {STARVES}")
+        self._others_target = target
+
     def _begin(self, lock: int) -> None:
+        sign(lock, self._target)
         _write_n_early(lock, self._n_early + 1)  # until it has lived for a while
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         path = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -168,7 +182,7 @@ def _give_way(pid: int) -> None:
 
 def _n_early(lock: int) -> int:
     """Read how many processes in a row have failed at their start; all workers count together."""
-    digits = os.pread(lock, 4, 0)
+    digits = os.pread(lock, N_EARLY_BYTES, 0)
     return int(digits) if digits.isdigit() else 0
 
 
@@ -200,6 +214,7 @@ def main() -> None:
     except ContractError as error:
         logger.error("%s", error)
         raise SystemExit(1) from error
+    sign(lock, task.database.name)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -217,7 +232,9 @@ def _begin_by_hand() -> tuple[Task, int]:
     task = _task_of(read_settings(LogSettings))
     lock = take_lock(task.log_path)
     if lock is None:
-        raise ContractError(f"{task.log_path}: another process delivers it already.")
+        holder = holder_of(task.log_path)
+        told = f" ({holder})" if holder else ""
+        raise ContractError(f"{task.log_path}: another process delivers it already{told}.")
     return task, lock
 
 

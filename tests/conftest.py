@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ruamel.yaml import YAML
 from tests.postgres import postgres, postgres_server  # noqa: F401, fixtures of all folders
 
 ROOT = Path(__file__).parents[1]
+NOBODY = 65534
 SMALL = {
     "candidates": ["linear", "ridge", "decision_tree"],
     "models.ridge.grid": {"alpha": [0.1, 1.0]},
@@ -168,3 +171,14 @@ def trained(trained_once, tmp_path) -> Project:
 def untrained(untrained_once, tmp_path) -> Project:
     """A project of one's own on which nothing has run."""
     return untrained_once.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def guarded_folder() -> Iterator[Path]:
+    """Give a folder of a user whom permissions bind, unlike root, and be that user."""
+    was = os.geteuid()
+    os.seteuid(NOBODY if was == 0 else was)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        Path(folder).chmod(0o700)
+    os.seteuid(was)

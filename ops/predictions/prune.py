@@ -1,4 +1,4 @@
-"""Delete old predictions, in the local file and, where the role may, in the database."""
+"""Delete old predictions, in the local file and in the database, for which it takes the owner."""
 
 import argparse
 from contextlib import closing
@@ -72,7 +72,10 @@ def _prune_database(address: DatabaseAddress, before: datetime) -> str:
         with connection.cursor() as cursor:
             cursor.execute(MAY_DELETE, [list(TABLES)])
             if cursor.fetchone() != (True,):
-                return f"{address.name}: nothing deleted, as its role may not."
+                raise CommandError(
+                    f"{address.name}: nothing deleted, as its role may not. Give the owner's "
+                    "DATABASE_URL for this command."
+                )
             n_rows = sum(_delete(cursor, statement, before) for statement in DELETE)
     return f"{address.name}: {n_rows:,} rows deleted."
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from contract.predictions.counts import delivery_of
 from contract.predictions.database import Database
 from contract.predictions.delivery import deliver_once
-from contract.predictions.outbox import Outbox, lag_of, take_lock
+from contract.predictions.outbox import Holder, Outbox, holder_of, lag_of, sign, take_lock
 from contract.predictions.read import FileReader
 from contract.predictions.resending import Resending
 from contract.predictions.settings import DatabaseAddress, LogSettings
@@ -56,15 +56,30 @@ def run(options: argparse.Namespace, settings: LogSettings) -> None:
 
 def _take_turn(path: Path, address: DatabaseAddress, show: Callable[[int], None]) -> int | None:
     """Wait while the server's own shipper delivers; None once nothing is left to do."""
+    holder = None
     while (lock := take_lock(path)) is None:
+        was, holder = holder, holder_of(path)
+        if holder and holder == was:  # it is not just being signed
+            _expect_ours(holder, path, address)
         lag, problem = lag_of(path, address.name)
         if problem:
             raise CommandError(f"The server's shipper is at it, and has a problem: {problem}")
         if not lag.n_rows:
             return None
+        if was is None:
+            note(f"{lag.n_rows:,} rows wait for another process to deliver them.")
         show(lag.n_rows)
         time.sleep(LOOK_S)
+    sign(lock, address.name)
     return lock
+
+
+def _expect_ours(holder: Holder, path: Path, address: DatabaseAddress) -> None:
+    if holder.target != address.name:
+        raise CommandError(
+            f"{path}: {holder}, so that {address.name} gets no rows. Give each server a "
+            f"PREDICTION_LOG of its own; to deliver to both, end process {holder.pid} first."
+        )
 
 
 def _deliver(outbox: Outbox, address: DatabaseAddress, show: Callable[[int], None]) -> int:

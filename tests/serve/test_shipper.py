@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contract.predictions.outbox import lag_of, take_lock
+from contract.predictions.outbox import holder_of, lag_of, take_lock
 from contract.predictions.settings import DatabaseAddress
 from serve.shipper import NICE
 from tests.contract.predictions.test_delivery import ids_there
@@ -152,7 +153,8 @@ def test_one_process_delivers_for_all_workers_and_takes_nothing_of_theirs_along(
     assert f"{site.log_path.name}-shipper" in names
     assert take_lock(site.log_path) is None
     lock = site.log_path.with_name("predictions.db-shipper")
-    wait_for(lambda: lock.read_bytes() == b"0000")  # that it ends early is not expected any more
+    signed = f"0000{shipper.pid} {site.address.name}".encode()
+    wait_for(lambda: lock.read_bytes() == signed)  # that it ends early is not expected any more
 
 
 @pytest.mark.parametrize("victim", ["shipper", "its worker"])
@@ -271,6 +273,25 @@ def test_program_says_why_it_does_not_run(tmp_path, postgres):
     os.close(lock)
     assert f"{path}: another process delivers it already." in told["message"]
     assert told["level"] == "error"
+
+
+def test_server_whose_log_another_delivers_elsewhere_says_so_once(tmp_path, postgres):
+    elsewhere = re.sub(r"/[^/]*$", "/elsewhere", postgres.url)
+    first, second = Site(tmp_path, postgres.url), Site(tmp_path, elsewhere)
+    second.output = tmp_path / "second.log"
+    try:
+        first.start_worker()
+        wait_for(lambda: len(first.shippers()) == 1)
+        wait_for(lambda: holder_of(first.log_path) == (first.shipper().pid, first.address.name))
+        second.start_worker()
+        wait_for(lambda: second.output.exists() and len(second.lines()) > 0)
+        time.sleep(2)
+    finally:
+        first.stop()
+        second.stop()
+
+    (told,) = [line["message"] for line in second.lines() if "gets no rows" in line["message"]]
+    assert f"delivers it to {first.address.name}, so that {second.address.name} gets no" in told
 
 
 def test_process_loads_none_of_what_answers_need():

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,20 +33,8 @@ from contract.predictions.salvage import Salvage
 # children do no more than append, and never wait for what another thread of ours held
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
-NOBODY = 65534
 ROW = '{"area": 72.0, "heating": "gas"}'
 ABOUT = {"model": "0a1b2c3d4e5f", "source": "api", "request_id": "r-1", "latency_ms": 1.5}
-
-
-@pytest.fixture
-def guarded_folder() -> Iterator[Path]:
-    """Give a folder of a user whom permissions bind, unlike root, and be that user."""
-    was = os.geteuid()
-    os.seteuid(NOBODY if was == 0 else was)
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-        Path(folder).chmod(0o700)
-    os.seteuid(was)
 
 
 def told(n_rows: int) -> Predictions:

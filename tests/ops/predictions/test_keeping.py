@@ -9,7 +9,8 @@ from threading import Timer
 import pytest
 
 from contract.artifact import FINAL, Interval, make_manifest, write_artifact
-from contract.predictions.outbox import Outbox, take_lock
+from contract.predictions.log import PredictionLog
+from contract.predictions.outbox import Outbox, sign, take_lock
 from contract.predictions.settings import DatabaseAddress
 from tests.example import CONTRACT
 from tests.logged import GAS, append, deliver
@@ -127,6 +128,7 @@ def test_ship_waits_for_the_shipper_of_the_server(ops, log, path, database):
     shipper.join()
     os.close(lock)
     assert told.code == 0
+    assert "4 rows wait for another process to deliver them." in told.err
     assert "the server's shipper delivered them" in told.out
 
 
@@ -152,6 +154,19 @@ def test_ship_tells_the_problem_of_the_shipper_of_the_server(ops, log, path, dat
     os.close(lock)
     assert told.code == 1
     assert "the password is wrong." in told.err
+
+
+def test_ship_says_who_delivers_the_log_to_another_database(ops, log, path, database):
+    append(log, [GAS])
+    lock = take_lock(path)
+    sign(lock, "db.example.org:5432/flats")
+
+    told = ops("ship")
+
+    os.close(lock)
+    assert (told.code, told.out) == (1, "")
+    assert f"process {os.getpid()} delivers it to db.example.org:5432/flats, so that" in told.err
+    assert ops("ship").code == 0
 
 
 def test_ship_lets_go_of_the_lock(ops, log, path, database):
@@ -316,8 +331,8 @@ def test_prune_leaves_a_database_whose_role_may_not_delete(ops, log, path, datab
         database.execute("DROP OWNED BY reader")
         database.execute("DROP ROLE reader")
 
-    assert told.code == 0
-    assert "nothing deleted, as its role may not" in told.out
+    assert told.code == 1
+    assert "nothing deleted, as its role may not. Give the owner's DATABASE_URL" in told.err
     assert "predictions.db: 1 rows deleted." in told.out
     assert database.execute("SELECT count(*) FROM predictions") == [(2,)]
 
@@ -331,6 +346,26 @@ def test_prune_without_a_local_file_prunes_the_database(ops, log, path, database
     told = ops("prune", "--keep-days", "1")
 
     assert told.lines == [f"{DatabaseAddress(database.url).name}: 1 rows deleted."]
+
+
+@pytest.mark.parametrize("guarded", ["file", "file and folder"])
+def test_prune_of_a_file_that_may_not_be_written_is_an_error(
+    guarded, ops, guarded_folder, monkeypatch
+):
+    path = guarded_folder / "predictions.db"
+    monkeypatch.chdir(guarded_folder)
+    monkeypatch.setenv("PREDICTION_LOG", str(path))
+    with closing(PredictionLog(path)) as log:
+        make_old(path, append(log, [GAS] * 2)[0])
+    path.chmod(0o400)
+    if "folder" in guarded:
+        guarded_folder.chmod(0o500)
+
+    told = ops("prune", "--keep-days", "1")
+
+    assert (told.code, told.out) == (1, "")
+    assert f"{path}: " in told.err
+    assert "attempt to write a readonly database. Make the file and its folder writable" in told.err
 
 
 @pytest.mark.parametrize("days", ["-1", "many", "nan", "1e9"])
