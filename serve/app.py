@@ -9,6 +9,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from contract.errors import ContractError
+from contract.predictions.damage import files_aside
 from contract.predictions.log import PredictionLog
 from contract.predictions.privacy import Privacy
 from contract.settings import read_settings
@@ -52,6 +53,10 @@ class Parts:
             self.log.close()
         if self.keeper is not None:
             self.keeper.close()
+
+    def n_aside(self) -> int:
+        """Give how many files of the log were set aside as damaged, and not recovered since."""
+        return len(files_aside(self.log.path)) if self.log is not None else 0
 
     def lag(self) -> "Lag | None":
         """Give how far the database is behind the log; None if there is no database."""

@@ -81,24 +81,29 @@ class Metrics:
             self._version = version
         self._refused.set(is_refused)
 
-    def text(self, lag: "Lag | None" = None) -> bytes:
-        """Give all counts, and how far the delivery of the prediction log is behind, if it is."""
+    def text(self, lag: "Lag | None" = None, n_aside: int = 0) -> bytes:
+        """Give all counts, how many files of the prediction log were set aside as damaged, and how
+        far its delivery is behind, if there is one.
+        """
         told = self._own
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             told = CollectorRegistry()
             MultiProcessCollector(told)
-        return generate_latest(told) + _lag_as_text(lag)
+        aside = _gauge("prediction_log_files_set_aside", "To be recovered", n_aside)
+        return generate_latest(told) + aside + _lag_as_text(lag)
 
 
 def _lag_as_text(lag: "Lag | None") -> bytes:
     """Write two gauges that no worker counts: they are read from the log's file."""
     if lag is None:
         return b""
-    n_rows, oldest_s = ("NaN" if each is None else round(each, 3) for each in lag)
-    rows, oldest = "prediction_log_undelivered_rows", "prediction_log_oldest_undelivered_seconds"
-    return (
-        f"# HELP {rows} Rows of the log that the database does not have yet\n"
-        f"# TYPE {rows} gauge\n{rows} {n_rows}\n"
-        f"# HELP {oldest} How long the oldest of them has waited\n"
-        f"# TYPE {oldest} gauge\n{oldest} {oldest_s}\n"
-    ).encode()
+    rows = "Rows of the log that the database does not have yet"
+    oldest = "How long the oldest of them has waited"
+    return _gauge("prediction_log_undelivered_rows", rows, lag.n_rows) + _gauge(
+        "prediction_log_oldest_undelivered_seconds", oldest, lag.oldest_s
+    )
+
+
+def _gauge(name: str, meaning: str, value: float | None) -> bytes:
+    told = "NaN" if value is None else round(value, 3)
+    return f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {told}\n".encode()

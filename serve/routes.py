@@ -250,7 +250,8 @@ def ready() -> tuple[Response, int]:
 def metrics() -> Response:
     """Give the counts of all workers in Prometheus' text format."""
     parts = _parts()
-    return Response(parts.metrics.text(parts.lag()), content_type="text/plain; version=0.0.4")
+    text = parts.metrics.text(parts.lag(), parts.n_aside())
+    return Response(text, content_type="text/plain; version=0.0.4")
 
 
 @routes.get("/monitor")

@@ -160,13 +160,15 @@ def _alone_with(path: Path) -> Iterator[None]:
 def _set_aside(path: Path) -> None:
     """Rename the files; the WAL in a way that keeps SQLite from opening, and deleting, it."""
     aside = Path(f"{path}.damaged-{time.time_ns()}")
-    n_kept = 0
-    for name, kept in ((path, aside), (f"{path}-wal", f"{aside}.wal")):
-        with suppress(FileNotFoundError):
-            Path(name).rename(kept)
-            n_kept += 1
-    Path(f"{path}-shm").unlink(missing_ok=True)
-    if n_kept:
+    names = {path: aside, Path(f"{path}-wal"): Path(f"{aside}.wal")}
+    kept = [name for name in names if name.exists()]
+    with suppress(FileNotFoundError):  # somebody deletes them at this moment
+        for name in kept:
+            name.rename(names[name])
+    shm = Path(f"{path}-shm")
+    if shm.exists():
+        shm.unlink(missing_ok=True)
+    if kept:
         logger.error(
             "%s was damaged: what is left is now %s, and a new log is begun. "
             "`%s %s` brings back what can still be read.",

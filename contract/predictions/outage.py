@@ -1,6 +1,7 @@
 """A time in which the log cannot be written: said when it begins and when it is over."""
 
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -17,10 +18,11 @@ class Outage:
         self._told: set[str] = set()
 
     def note(self, n_failures: int, why: str) -> None:
-        """Say why, unless this has been said."""
+        """Say why, unless this has been said; other numbers make it no other reason."""
         self._n_failures += n_failures
-        if why not in self._told:
-            self._told.add(why)
+        kind = re.sub(r"\d+", "", why)
+        if kind not in self._told:
+            self._told.add(kind)
             logger.error("%s Until then nothing is answered.", why)
 
     def end(self) -> None:

@@ -1,6 +1,7 @@
 """What operators and programs ask: health, readiness, metrics, the card, the description."""
 
 import json
+import math
 import time
 
 import pytest
@@ -109,6 +110,28 @@ def test_each_worker_finds_out_that_the_log_cannot_be_written(worker, app, clien
     unready = client.get("/ready")
 
     assert (unready.status_code, unready.json["ready"]) == (503, False)
+
+
+def test_metrics_tell_of_files_that_were_set_aside(client, tmp_path):
+    for n_asked in (0, 1):
+        told = samples(client.get("/metrics").text)
+        assert told[("prediction_log_files_set_aside",)] == n_asked
+        assert client.post("/predict", json=FLAT).status_code == 200
+        (tmp_path / "log.db-wal").unlink()
+        assert client.post("/predict", json=FLAT).status_code == 200
+
+
+def test_lag_that_cannot_be_known_is_told_as_such(opened, tmp_path):
+    url = "postgresql://writer:secret@127.0.0.1:1/flats"
+    client = opened(database_url=url)
+    assert client.post("/predict", json=FLAT).status_code == 200
+    assert client.get("/ready").json["undelivered"]["rows"] == 2
+    (tmp_path / "log.db").unlink()
+
+    lag = samples(client.get("/metrics").text)
+
+    assert math.isnan(lag[("prediction_log_undelivered_rows",)])
+    assert math.isnan(lag[("prediction_log_oldest_undelivered_seconds",)])
 
 
 def test_server_says_at_its_start_what_is_wrong_with_the_log(flats, tmp_path):

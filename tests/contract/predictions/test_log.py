@@ -28,6 +28,7 @@ from contract.predictions import log as prediction_log
 from contract.predictions.damage import files_aside, set_aside
 from contract.predictions.file import LogError
 from contract.predictions.log import PredictionLog
+from contract.predictions.outage import Outage
 from contract.predictions.salvage import Salvage
 
 # children do no more than append, and never wait for what another thread of ours held
@@ -393,8 +394,11 @@ def test_folder_that_cannot_be_written_is_named_and_tried_again(guarded_folder):
     path = guarded_folder / "predictions.db"
     guarded_folder.chmod(0o500)
     with closing(PredictionLog(path)) as log:
-        with pytest.raises(LogError, match=r"predictions\.db: nothing was logged.*writable"):
+        with pytest.raises(
+            LogError, match=r"predictions\.db: nothing was logged.*writable"
+        ) as told:
             append(log)
+        assert "damaged" not in str(told.value)
         guarded_folder.chmod(0o700)
         ids = append(log)
 
@@ -529,6 +533,15 @@ def test_log_that_fails_is_said_once_and_when_it_is_over(log, path, caplog):
     (begun, over) = caplog.messages
     assert f"{path}: nothing was logged" in begun
     assert re.search(r"rows are logged again, after \d\.\d s and 7 appends that failed", over)
+
+
+def test_other_numbers_are_no_other_outage(path, caplog):
+    outage = Outage(path)
+    for number in range(3):
+        outage.note(1, f"{path}.damaged-{number} is in the way.")
+    outage.note(1, "The disk is full.")
+
+    assert len(caplog.messages) == 2
 
 
 def test_bad_value_is_no_outage(log, caplog):
