@@ -4,8 +4,8 @@ from pathlib import Path
 
 from contract.figures import write_figures
 from contract.params import load_params
+from contract.read_table import read_table
 from contract.rows import write_rows
-from stages.read_table import read_table
 from stages.start import start
 
 ROWS = Path("data/interim/rows.parquet")

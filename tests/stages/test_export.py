@@ -20,12 +20,12 @@ from contract.features import Contract
 from contract.figures import read_figures, write_figures
 from contract.params import Params, load_params
 from contract.preprocessing import make_candidate
+from contract.read_table import read_table
 from contract.rows import read_rows, to_arrays
 from contract.schema import to_typed
 from contract.task import make_ensemble
 from stages import approve, export
 from stages.card import write_card
-from stages.read_table import read_table
 from stages.start import StageError
 from tests.example import (
     HEATING,

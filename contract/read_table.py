@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.errors import ContractError
 from contract.features import Contract
 from contract.params import Data
-from stages.start import StageError
 
 SUFFIX_TO_FORMAT = {
     ".csv": "csv",
@@ -53,24 +53,24 @@ class Table:
 
 
 def read_table(data: Data, contract: Contract) -> Table:
-    """Fetch and parse `data.source`; raises StageError if it cannot be read or lacks a column."""
+    """Fetch and parse `data.source`; raises ContractError if it is unreadable or lacks a column."""
     content = _fetch(data.source)
     if not content.strip():
-        raise StageError(f"{data.source} is empty, expected a table with a header.")
+        raise ContractError(f"{data.source} is empty, expected a table with a header.")
     table_format = _format(data, content)
     try:
         raw = _parse(content, table_format, data, contract)
-    except StageError:
+    except ContractError:
         raise
     except Exception as error:  # a broken file trips its reader up anywhere
-        raise StageError(
+        raise ContractError(
             f"{data.source} cannot be read as {table_format}: {str(error).rstrip('.')}. "
             "Correct the file, or set data.format in params.yaml."
         ) from error
     rows = _contract_columns(raw, data.source, contract)
     rows = _gaps_to_missing(rows, data.missing)
     if rows.empty:
-        raise StageError(f"{data.source} holds a header only, expected rows below it.")
+        raise ContractError(f"{data.source} holds a header only, expected rows below it.")
     if table_format in ("csv", "tsv"):
         rows = _point_decimals(rows, data, contract)
     return Table(rows, table_format, raw.shape[1])
@@ -85,17 +85,19 @@ def _fetch(source: str) -> bytes:
     except FileNotFoundError as error:
         cause = error.__cause__  # a server's answer, which fsspec takes for 404 whatever it is
         why = f" or cannot be had: {cause}" if cause else ""
-        raise StageError(
+        raise ContractError(
             f"{source} does not exist{why}. Correct data.source in params.yaml."
         ) from error
     except IsADirectoryError as error:
-        raise StageError(
+        raise ContractError(
             f"{source} is a folder, expected a file. Name one of its files."
         ) from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise StageError(f"{source} is a broken gzip file: {error}. Fetch it again.") from error
+        raise ContractError(f"{source} is a broken gzip file: {error}. Fetch it again.") from error
     except Exception as error:  # each of its file systems has errors of its own
-        raise StageError(f"{source} cannot be read: {error}. Check the path and access.") from error
+        raise ContractError(
+            f"{source} cannot be read: {error}. Check the path and access."
+        ) from error
 
 
 def _format(data: Data, content: bytes) -> str:
@@ -106,7 +108,7 @@ def _format(data: Data, content: bytes) -> str:
     path = PurePosixPath(urlsplit(data.source).path)
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix.lower() not in SUFFIX_TO_FORMAT:
-        raise StageError(
+        raise ContractError(
             f"{data.source} ends in {suffix or 'nothing'!r}, expected one of "
             f"{', '.join(SUFFIX_TO_FORMAT)}. Rename the file, or set data.format in params.yaml."
         )
@@ -198,7 +200,7 @@ def _of_width(rows: Iterator[tuple[int, list[str]]], width: int) -> Iterator[tup
 
 
 def _lines(content: bytes, data: Data) -> Iterator[str]:
-    """Decode line by line, each with its end; raises StageError if the encoding does not fit."""
+    """Decode line by line, each with its end; raises ContractError if the encoding does not fit."""
     encoding = data.encoding
     if encoding == "auto":
         known = (name for bom, name in BOM_TO_ENCODING.items() if content.startswith(bom))
@@ -211,18 +213,18 @@ def _expect_text(content: bytes, encoding: str, source: str) -> None:
     try:
         text = content.decode(encoding)
     except LookupError as error:
-        raise StageError(
+        raise ContractError(
             f"data.encoding is {encoding!r}, expected auto or a name Python knows, such as utf-8."
         ) from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise StageError(
+        raise ContractError(
             f"{source}, line {line}: byte 0x{content[error.start]:02x} is not {encoding}. "
             "Set data.encoding in params.yaml to the file's, such as latin-1 or cp1252."
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise StageError(
+        raise ContractError(
             f"{source}, line {line}: there is a NUL byte, which no text holds. "
             "Correct the file, or set data.format or data.encoding in params.yaml to the file's."
         )
@@ -245,12 +247,12 @@ def _contract_columns(raw: pd.DataFrame, source: str, contract: Contract) -> pd.
     known = contract.spelling_to_name()
     names = [known[name] for name in raw.columns if name in known]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise StageError(
+        raise ContractError(
             f"{source} holds {', '.join(doubled)} twice, expected each column once. "
             "Remove or rename one of them."
         )
     if missing := [column.name for column in contract.columns if column.name not in names]:
-        raise StageError(
+        raise ContractError(
             f"{source} lacks {', '.join(missing)}; its columns are "
             f"{', '.join(map(str, raw.columns))}. Add the column, or give its name there as one "
             "of the contract's former_names in params.yaml."
@@ -288,12 +290,12 @@ def _find_decimal(numbers: pd.DataFrame, source: str) -> str:
     if n_commas == 0:
         return "."
     if count(POINT_NUMBER):
-        raise StageError(
+        raise ContractError(
             f"{source} writes numbers both as 1,5 and as 1.5. "
             "Set data.decimal in params.yaml to the mark that is meant."
         )
     if count(COMMA_OF_THOUSANDS) == n_commas:
-        raise StageError(
+        raise ContractError(
             f"{source} writes numbers as 1,234, which may mean 1234 or 1.234. "
             'Set data.decimal in params.yaml to "," if it is the decimal mark; '
             "if it parts thousands, remove it from the file."

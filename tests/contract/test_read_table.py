@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
+from contract.errors import ContractError
 from contract.features import Contract
+from contract.read_table import Table, read_table
 from contract.schema import find_failures, to_typed
-from stages.read_table import Table, read_table
-from stages.start import StageError
 from tests.example import CONTRACT, ROOT, WITH_GAPS, as_text, make_params, make_rows
 
 DATA = make_params().data
@@ -40,7 +40,7 @@ def read_text(text: str, folder: Path, suffix: str = ".csv", **settings) -> pd.D
 
 
 def refusal(source, **settings) -> str:
-    with pytest.raises(StageError) as error:
+    with pytest.raises(ContractError) as error:
         read(source, **settings)
     return str(error.value)
 
@@ -491,7 +491,7 @@ def test_damaged_file_is_either_read_or_refused_in_words(name, tmp_path):
         (tmp_path / name).write_bytes(damaged)
         try:
             read(tmp_path / name)
-        except StageError as error:
+        except ContractError as error:
             assert str(tmp_path / name) in str(error)
 
 
