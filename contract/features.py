@@ -23,6 +23,8 @@ def of_form(pattern: str, in_words: str) -> AfterValidator:
 Kind = Literal["numeric", "nominal", "ordinal"]
 Name = Annotated[str, of_form(r"\S(.*\S)?", "a name without blanks at its ends")]
 
+PREDICTION = "(prediction)"  # stands for what a model predicts, beside its features
+
 
 def _repeated(values: Iterable[str]) -> list[str]:
     return [value for value, count in Counter(values).items() if count > 1]
@@ -109,6 +111,8 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"{repeated[0]!r} names two columns, expected every name and former name once"
             )
+        if PREDICTION in self.names():
+            raise ValueError(f"{PREDICTION!r} stands for the model's predictions, expected another")
         return self
 
     @property

@@ -17,7 +17,6 @@ from contract.errors import ContractError
 from contract.features import Kind
 
 REFERENCE = Path("data/reference.json")
-PREDICTION = "(prediction)"  # the column of what a model predicted, beside its features
 ACCEPT = "python -m ops.accept"
 
 Count = Annotated[int, Field(ge=0)]

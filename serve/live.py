@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contract.features import Contract, Feature
+from contract.features import PREDICTION, Contract, Feature
 from contract.predictions.counts import N_HOURS, HourCount, Stats, count
 from contract.predictions.feature_columns import parse_features
 from contract.predictions.privacy import HASHED
 from contract.predictions.pruning import first_id
 from contract.predictions.read import FileReader, Window
-from contract.profile import PREDICTION, Axis, ColumnProfile, Profile
+from contract.profile import Axis, ColumnProfile, Profile
 from contract.profiler import axis_of, make_profile
 from serve.histogram import Bar, Spread, bars_of, spread_of
 

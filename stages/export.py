@@ -30,9 +30,10 @@ from contract.artifact import (
     write_artifact,
 )
 from contract.encoding import encode
+from contract.features import PREDICTION
 from contract.figures import read_figures, write_figures
 from contract.params import Params, load_params
-from contract.profile import PREDICTION, Profile
+from contract.profile import Profile
 from contract.profiler import axes_of, make_profile
 from contract.rows import read_rows
 from stages.card import write_card

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract.features import Contract
+from contract.features import PREDICTION, Contract
 from contract.monitoring import Edge
 from contract.predictions.feature_columns import FEATURES, column_names, with_feature_columns
 from contract.predictions.privacy import HASHED
 from contract.predictions.read import SCHEMA
-from contract.profile import PREDICTION, Axis, Profile
+from contract.profile import Axis, Profile
 from contract.profiler import Profiler
 
 N_EDGES = 10

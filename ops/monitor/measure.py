@@ -24,7 +24,7 @@ from contract.monitoring import (
 from contract.params import Params
 from contract.predictions.counts import count
 from contract.predictions.read import Reader, Window
-from contract.profile import PREDICTION, ColumnProfile, Profile
+from contract.profile import ColumnProfile, Profile
 from ops.monitor.inputs import Gathered, gather, last_hours, only
 from ops.monitor.live_error import FEWEST, live_error
 
@@ -91,13 +91,9 @@ def _spreads(reference: Profile, current: Profile) -> list[Spread]:
     return [_spread(name, reference.columns[name], now) for name, now in current.columns.items()]
 
 
-def in_words(name: str) -> str:
-    return "prediction" if name == PREDICTION else name
-
-
 def _told(found: Finding) -> Told:
     return Told(
-        subject=in_words(found.subject),
+        subject=found.subject,
         measure=found.measure,
         value=round(found.value, 4),
         limit=round(found.limit, 4),
@@ -163,7 +159,7 @@ def _notes(
 def _spread(name: str, then: ColumnProfile, now: ColumnProfile) -> Spread:
     labels, shares = (_bins if then.kind == "numeric" else _categories)(then, now)
     return Spread(
-        name=in_words(name),
+        name=name,
         kind=then.kind,
         n_values=now.n_values,
         n_gaps=now.n_gaps,

@@ -251,6 +251,10 @@ def test_wrong_value_is_named_with_its_key_and_what_was_expected(changes, messag
             "contract: 'monthly rent' names two columns, expected every name and former name once",
         ),
         (
+            {"contract.features": [AREA | {"name": "(prediction)"}]},
+            "contract: '(prediction)' stands for the model's predictions, expected another",
+        ),
+        (
             {"candidates": ["linear", "ridge", "linear"]},
             "candidates list 'linear' twice, expected each once",
         ),

@@ -12,13 +12,16 @@ import pytest
 
 from contract.artifact import Model, Predictions, load_model
 from contract.encoding import encode
-from contract.features import Contract
+from contract.features import PREDICTION, Contract
 from contract.monitoring import Report, read_report
 from contract.predictions.file import connect
 from contract.predictions.log import PredictionLog
 from contract.predictions.privacy import Privacy
+from contract.predictions.read import FileReader
 from contract.predictions.settings import LogSettings
+from contract.profiler import axes_of, make_profile
 from ops.monitor.__main__ import main
+from ops.monitor.inputs import gather
 from ops.simulate import simulate
 from tests.logged import deliver
 
@@ -140,8 +143,30 @@ def test_predictions_are_watched_beside_the_features(site, model, monitor):
 
     found = monitor().report
 
-    assert {each.subject for each in found.findings if each.action == "fail"} == {"prediction"}
+    assert {each.subject for each in found.findings if each.action == "fail"} == {PREDICTION}
     assert found.prediction.mean_now < found.prediction.mean_then - 15
+
+
+def test_feature_that_is_called_prediction_is_not_taken_for_one(site, model):
+    rows, old, new = rows_of(model), number_of(model.manifest.contract), "prediction"
+    features = [
+        each.model_copy(update={"name": new}) if each.name == old else each
+        for each in model.manifest.contract.features
+    ]
+    contract = model.manifest.contract.model_copy(update={"features": tuple(features)})
+    told = model.predict(encode(rows, model.manifest.contract)).prediction
+    rows = rows.rename(columns={old: new})
+    axes = axes_of(contract)
+    axes |= {PREDICTION: axes[contract.target.name]}
+    reference = make_profile(
+        rows.assign(**{PREDICTION: told, contract.target.name: told}).to_dict("list"), axes
+    )
+    log_rows(site, model, rows, Predictions(told, told, told), contract=contract)
+
+    found = gather(FileReader(site).batches(), contract, reference, model.manifest.version)
+
+    assert found.inputs.columns[new] == reference.columns[new]
+    assert found.predictions.columns == {PREDICTION: reference.columns[PREDICTION]}
 
 
 @pytest.mark.parametrize("n_rows", [1, 100])

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from contract.artifact import FINAL
-from contract.features import Contract
+from contract.features import PREDICTION, Contract
 from contract.predictions.log import PredictionLog
 from contract.predictions.pruning import first_id
-from contract.profile import PREDICTION
 from contract.profiler import axes_of, make_profile
 from serve.app import create_app
 from serve.live import N_ROWS, Known, LiveColumn, look, n_rows_read

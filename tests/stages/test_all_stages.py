@@ -8,8 +8,8 @@ import pytest
 
 from contract.artifact import FINAL, load_model, load_train_profile
 from contract.encoding import encode
+from contract.features import PREDICTION
 from contract.figures import read_figures
-from contract.profile import PREDICTION
 from contract.rows import read_rows, to_arrays
 from stages import approve, evaluate, export, ingest, select, split, tune, validate
 from stages.start import StageError, start
