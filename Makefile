@@ -8,7 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help setup repro serve test test-extras results lint format bench bench-peers chaos lock clean
+.PHONY: help setup repro serve test test-extras results lint format bench bench-peers chaos lock \
+	evidently clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,7 +25,7 @@ serve: .venv-serve/ready ## answer predictions on http://127.0.0.1:8080 from mod
 test: .venv/ready-dev .venv/chromium .venv/strace ## run the tests
 	@python -m pytest -m "not extras"
 
-test-extras: .venv-extras/ready ## run the tests of the optional requirements: boosting, MLflow
+test-extras: .venv-extras/ready .venv-evidently/ready .venv/chromium ## run the tests of the optional requirements
 	@PATH="$(CURDIR)/$(EXTRAS):$$PATH" python -m pytest -m extras
 
 results: .venv/ready ## run all stages anew and compare with the committed results
@@ -35,6 +36,8 @@ lint: .venv/ready-dev ## check style, YAML and file sizes, as the pre-commit hoo
 
 format: .venv/ready-dev ## write the code in the house's form
 	@ruff check --fix . && ruff format .
+
+evidently: .venv-evidently/ready ## set up .venv-evidently, for --evidently of ops.monitor and ops.drift
 
 setup: .venv/ready-dev ## set up the environment of a developer, with git hooks
 	@python -m pre_commit install --install-hooks
@@ -55,6 +58,9 @@ lock: .venv/bin/uv ## pin all requirements anew, so that every set fits every ot
 	@for name in requirements requirements-dev requirements-boost requirements-mlflow \
 		serve/requirements serve/requirements-skops; do \
 		uv pip compile $(LOCK) $$name.in --constraints .venv/all.txt --output-file $$name.txt; done
+	@sed -e 's/ \\$$//' -e '/--hash/d' -e '/^pandas==/d' .venv/all.txt >.venv/but-pandas.txt
+	@uv pip compile $(LOCK) requirements-evidently.in --constraints .venv/but-pandas.txt \
+		--output-file requirements-evidently.txt
 
 LOCK = --quiet --upgrade --universal --fork-strategy fewest \
 	--python-version 3.11 --generate-hashes --no-annotate \
@@ -108,5 +114,11 @@ INSTALL = uv pip install --quiet --compile-bytecode
 		--requirement requirements-boost.txt --requirement requirements-mlflow.txt
 	@touch $@
 
+# the pipeline's requirements with an older pandas, so it stands apart
+.venv-evidently/ready: requirements-evidently.txt | .venv/bin/uv
+	@uv venv --quiet --allow-existing .venv-evidently
+	@$(INSTALL) --python .venv-evidently/bin/python --requirement requirements-evidently.txt
+	@touch $@
+
 clean: ## remove the environments; the data and models stay
-	@rm -rf .venv .venv-extras .venv-serve
+	@rm -rf .venv .venv-extras .venv-serve .venv-evidently

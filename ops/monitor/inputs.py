@@ -58,7 +58,7 @@ def gather(
         found.truths = _with_truths(found.truths, batch, version)
         stored = batch.filter(pc.not_equal(batch.column(FEATURES), "{}"))
         found.n_without_features += len(batch) - len(stored)
-        columns = _features_of(stored, kinds)
+        columns = features_of(stored, kinds)
         of_inputs.add(columns)
         nearest.add(stored, columns)
         _count_hours(found, batch, stored, columns)
@@ -75,7 +75,7 @@ def only(profile: Profile, names: Iterable[str]) -> Profile:
     return profile.model_copy(update={"columns": columns, "pairs": pairs})
 
 
-def _features_of(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+def features_of(batch: pa.RecordBatch, kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
     names, typed = column_names(kinds, BASE), with_feature_columns(batch, kinds)
     return {name: typed.column(names[name]) for name in kinds}
 
