@@ -1,9 +1,9 @@
 """Run the pipeline with nobody watching: dvc repro, its output kept, its end told by e-mail.
 
 `python -m ops.run [arguments of dvc repro]` mends and checks first, as `make repro` does. What is
-shown is kept in logs/run-<time>.log. Where SMTP_HOST and MAIL_TO are set (see .env.example), an
-e-mail tells of success, with the scores, and of failure, with the stage and its last words. The
-exit code is that of DVC, and 75 while another run is at work.
+shown is kept in logs/run-<time>.log, for the last 30 runs. Where SMTP_HOST and MAIL_TO are set (see
+.env.example), an e-mail tells of success, with the scores, and of failure, with the stage and its
+last words. The exit code is that of DVC, and 75 while another run is at work.
 """
 
 import fcntl
@@ -30,6 +30,7 @@ LOGS = Path("logs")
 RUNNING = LOGS / "run.lock"  # locked while a run is at work, and tells which
 EVALUATION = Path("metrics/evaluation.json")
 PREPARATIONS = ("ops.mend", "ops.check")
+N_LOGS = 30  # a month of nightly runs
 N_LAST_LINES = 30
 CHUNK_BYTES = 65_536
 LOOK_S = 0.2
@@ -203,6 +204,14 @@ def _scores() -> list[str]:
     return [f"{EVALUATION}:", *(f"  {name:<28}{value:g}" for name, value in told)]
 
 
+def make_log() -> Log:
+    """Begin the log of this run, and let go of the oldest."""
+    log = Log(LOGS / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log")
+    for path in sorted(LOGS.glob("run-[0-9]*T*Z.log"))[:-N_LOGS]:  # by name is by time
+        path.unlink()
+    return log
+
+
 def _send(settings: MailSettings, subject: str, text: str, log: Log) -> None:
     """Tell of the end by e-mail; where that fails, the run has still ended as it has."""
     try:
@@ -215,7 +224,7 @@ def _send(settings: MailSettings, subject: str, text: str, log: Log) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the pipeline, as the only one here; give the exit code."""
-    log = Log(LOGS / f"run-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log")
+    log = make_log()
     try:
         settings = read_settings(MailSettings)  # before hours of work that could not be told of
         code = repro(arguments, log)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.run import who_runs
+from ops.run import LOGS, N_LOGS, make_log, who_runs
 from tests.conftest import Project, stages_run
 from tests.ops.mailbox import mailbox_open
 from tests.serve.servers import free_port
@@ -74,6 +74,20 @@ def test_success_is_kept_and_told_with_scores_and_version(trained):
     assert "It ran approve." in text
     assert "mean_absolute_error" in text
     assert "logs/run-" in text
+
+
+def test_logs_of_the_newest_runs_are_kept_and_no_other_file_is_touched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LOGS.mkdir()
+    old = [LOGS / f"run-202601{day:02}T020000.000000Z.log" for day in range(1, N_LOGS + 5)]
+    others = [LOGS / name for name in ("run-mine.log", "run.lock", "monitor.json")]
+    for path in [*old, *others]:
+        path.touch()
+
+    log = make_log()
+    log.close()
+
+    assert {*LOGS.iterdir()} == {*old[-N_LOGS + 1 :], log.path, *others}
 
 
 def test_run_takes_the_arguments_of_dvc_and_needs_no_mail(trained):
