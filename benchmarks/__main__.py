@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.batches import measure_batch
 from benchmarks.drift import measure_drift
 from benchmarks.faults import measure_faults
-from benchmarks.long_log import measure_long_log
+from benchmarks.long_log import measure_long_log, measure_monitor
 from benchmarks.peers import measure_peers
 from benchmarks.report import RESULTS, Section, update
 from benchmarks.reruns import measure_cold, measure_growth, measure_noop, measure_one_grid
@@ -45,6 +45,7 @@ SECTIONS: dict[str, Callable[[bool], Section]] = {
     "faults": measure_faults,
     "long_log": measure_long_log,
     "drift": measure_drift,
+    "monitor": measure_monitor,
 }
 ON_REQUEST = {"peers", "faults"}  # installs what nothing else here needs; is part of `make chaos`
 

@@ -1,10 +1,11 @@
-"""A long prediction log: exported, and delivered to PostgreSQL from its beginning."""
+"""A long prediction log: exported, delivered to PostgreSQL from its beginning, and monitored."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 from benchmarks.report import Section, make_table, verdict
 from benchmarks.runs import ROOT, Cost
 from contract.artifact import Predictions, read_manifest
+from contract.monitoring import Report
+from contract.predictions.file import connect
 from contract.predictions.log import ROWS_A_COMMIT, PredictionLog
 from contract.predictions.migration import migrate
 from contract.predictions.settings import DatabaseAddress
@@ -22,6 +25,7 @@ from tests.postgres import Postgres
 N_ROWS, QUICK_ROWS = 1_000_000, 20_000
 N_SHIPPED, QUICK_SHIPPED = 200_000, 10_000
 SEED = 20261102
+EXPORT, SHIP = ("ops.predictions", "export"), ("ops.predictions", "ship")
 
 
 def measure_long_log(quick: bool) -> Section:
@@ -32,13 +36,13 @@ def measure_long_log(quick: bool) -> Section:
         write_log(log, n_rows)
         size_mb = log.stat().st_size / 2**20
         costs = {
-            kind: run_ops("export", "--output", f"{folder}/log.{kind}", PREDICTION_LOG=str(log))
+            kind: run_ops(EXPORT, "--output", f"{folder}/log.{kind}", PREDICTION_LOG=str(log))
             for kind in ("parquet", "csv", "jsonl")
         }
         behind = Path(folder) / "behind.db"
         write_log(behind, n_shipped)
         migrate(DatabaseAddress(postgres.url()), read_manifest().contract)
-        shipped = run_ops("ship", PREDICTION_LOG=str(behind), DATABASE_URL=postgres.url())
+        shipped = run_ops(SHIP, PREDICTION_LOG=str(behind), DATABASE_URL=postgres.url())
         n_there = postgres.execute("SELECT count(*) FROM predictions")[0][0]
     table = [[kind, cost.wall_s, f"{cost.peak_mb:.0f}"] for kind, cost in costs.items()]
     parquet = costs["parquet"]
@@ -59,6 +63,40 @@ def measure_long_log(quick: bool) -> Section:
             ),
         ),
     )
+
+
+def measure_monitor(quick: bool) -> Section:
+    """Let the monitor read a long log, truths of a part of its rows included."""
+    n_rows = QUICK_ROWS if quick else N_ROWS
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        log, report = Path(folder) / "long.db", Path(folder) / "report.json"
+        write_log(log, n_rows)
+        attach_truths(log, n_rows // 10)
+        page = ("--report", str(report), "--html", f"{folder}/page.html", "--no-alerts")
+        cost = run_ops(("ops.monitor",), *page, codes=(0, 1), PREDICTION_LOG=str(log))
+        told = Report.model_validate_json(report.read_bytes())
+    return Section(
+        "20 The monitor on a long log",
+        (
+            f"{told.n_rows:,} rows, the truth known of {n_rows // 10:,}; report and page by "
+            "`python -m ops.monitor --html page.html`, start-up included.",
+            verdict("rows read, of those logged", told.n_rows / n_rows, 1, at_least=True)
+            + "\n"
+            + verdict("report and page, s", cost.wall_s, 60)
+            + "\n"
+            + verdict("peak memory in MiB", cost.peak_mb, 500),
+        ),
+    )
+
+
+def attach_truths(path: Path, n_rows: int) -> None:
+    """Say of the newest rows what really came."""
+    with closing(connect(path)) as log:
+        log.execute(
+            "INSERT INTO truths (id, time, truth) SELECT id, time, prediction + 1 FROM predictions "
+            "ORDER BY seq DESC LIMIT ?",
+            [n_rows],
+        )
 
 
 def write_log(path: Path, n_rows: int) -> None:
@@ -85,17 +123,20 @@ def write_log(path: Path, n_rows: int) -> None:
             )
 
 
-def run_ops(*arguments: str, **settings: str) -> Cost:
-    """Run `python -m ops.predictions` and give its cost."""
+def run_ops(
+    program: Sequence[str], *arguments: str, codes: Collection[int] = (0,), **settings: str
+) -> Cost:
+    """Run a program of ours, which ends with one of the codes, and give its cost."""
     command = [sys.executable, "-IS", str(ROOT / "benchmarks/measured.py")]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         costs = Path(folder) / "costs.jsonl"
         measured = {"BENCHMARK_PYTHON": sys.executable, "BENCHMARK_COSTS": str(costs)}
-        subprocess.run(
-            [*command, "-m", "ops.predictions", *arguments],
+        run = subprocess.run(
+            [*command, "-m", *program, *arguments],
             cwd=ROOT,
             env=os.environ | measured | settings,
             stdout=subprocess.DEVNULL,
-            check=True,
         )
+        if run.returncode not in codes:
+            raise RuntimeError(f"{' '.join(program)} ended with code {run.returncode}.")
         return Cost(**json.loads(costs.read_text()))
