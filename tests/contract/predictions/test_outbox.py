@@ -18,7 +18,7 @@ import pytest
 from contract.artifact import Predictions
 from contract.predictions import log as prediction_log
 from contract.predictions.damage import files_aside
-from contract.predictions.file import LogError, connect, open_log
+from contract.predictions.file import LogError, connect, open_log, when_free
 from contract.predictions.log import PredictionLog
 from contract.predictions.outbox import (
     NOTHING,
@@ -60,7 +60,7 @@ def add_old(path: Path, n_rows: int, days: float) -> list[str]:
     names = ", ".join(COLUMNS["predictions"])
     marks = ", ".join("?" * len(rows[0]))
     with closing(open_log(path, sync_full=False)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+        when_free(connection, "BEGIN IMMEDIATE")  # workers may be at it
         connection.executemany(f"INSERT INTO predictions ({names}) VALUES ({marks})", rows)
         connection.execute("COMMIT")
     return ids
