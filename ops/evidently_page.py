@@ -87,15 +87,15 @@ def _write(
 
 def _html(reference: pd.DataFrame, current: pd.DataFrame, contract: Contract) -> str:
     os.environ["DO_NOT_TRACK"] = "1"  # its server of pages would report to its makers
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.presets import DataDriftPreset
-
     texts = [each.name for each in contract.features if each.categories and each.name in current]
-    columns = DataDefinition(
-        numerical_columns=[name for name in current.columns if name not in texts],
-        categorical_columns=texts,
-    )
-    now, then = (Dataset.from_pandas(rows, columns) for rows in (current, reference))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of divisions by 0, where a column is constant
+        warnings.simplefilter("ignore")  # of its imports, and of divisions by 0
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.presets import DataDriftPreset
+
+        columns = DataDefinition(
+            numerical_columns=[name for name in current.columns if name not in texts],
+            categorical_columns=texts,
+        )
+        now, then = (Dataset.from_pandas(rows, columns) for rows in (current, reference))
         return Report([DataDriftPreset()]).run(now, then).get_html_str(as_iframe=False)

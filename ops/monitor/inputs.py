@@ -41,16 +41,23 @@ class Gathered:
 
 
 def gather(
-    batches: Iterable[pa.RecordBatch], contract: Contract, reference: Profile, version: str
+    batches: Iterable[pa.RecordBatch],
+    contract: Contract,
+    reference: Profile,
+    version: str,
+    contracts: Mapping[str, Contract],
 ) -> Gathered:
     """Profile the features and predictions of all rows on the reference's axes.
 
-    Rows of other contracts count with the columns that they have; truths with this version alone.
+    `contracts` are those of the versions in the log. What a row's own contract did not have is no
+    gap of it; truths count with this version alone.
     """
     inputs = only(reference, contract.names())
     predictions = only(reference, [PREDICTION])
     kinds = {name: _type(axis) for name, axis in inputs.axes.items()}
     of_inputs, of_predictions = Profiler(inputs.axes), Profiler(predictions.axes)
+    lacking = _lacking(contract, contracts)
+    n_lacking: Counter[str] = Counter()
     found, nearest = Gathered(inputs, predictions), _Nearest(contract, inputs)
     for batch in batches:
         found.n_rows += len(batch)
@@ -61,11 +68,39 @@ def gather(
         columns = features_of(stored, kinds)
         of_inputs.add(columns)
         nearest.add(stored, columns)
-        _count_hours(found, batch, stored, columns)
+        lacks = {
+            name: pc.and_(columns[name].is_null(), pc.is_in(stored.column("model"), lacking[name]))
+            for name in lacking.keys() & columns.keys()
+        }
+        n_lacking.update({name: pc.sum(mask).as_py() or 0 for name, mask in lacks.items()})
+        _count_hours(found, batch, stored, columns, lacks)
         _note_hashed(found.hashed, stored, kinds)
-    found.inputs, found.predictions = of_inputs.profile(), of_predictions.profile()
+    found.inputs = _without(of_inputs.profile(), n_lacking)
+    found.predictions = of_predictions.profile()
     found.edges = nearest.edges()
     return found
+
+
+def _lacking(contract: Contract, contracts: Mapping[str, Contract]) -> dict[str, pa.Array]:
+    """Give the versions that did not have a feature as it is now, by its name, if there are any."""
+    kinds = {
+        version: {feature.name: feature.kind for feature in other.features}
+        for version, other in contracts.items()
+    }
+    lacking = {
+        feature.name: [each for each in kinds if kinds[each].get(feature.name) != feature.kind]
+        for feature in contract.features
+    }
+    return {name: pa.array(versions) for name, versions in lacking.items() if versions}
+
+
+def _without(profile: Profile, n_lacking: Mapping[str, int]) -> Profile:
+    """Take away the gaps of rows that could not have the column."""
+    columns = {
+        name: each.model_copy(update={"n_gaps": each.n_gaps - n_lacking.get(name, 0)})
+        for name, each in profile.columns.items()
+    }
+    return profile.model_copy(update={"columns": columns})
 
 
 def only(profile: Profile, names: Iterable[str]) -> Profile:
@@ -89,11 +124,15 @@ def _count_hours(
     batch: pa.RecordBatch,
     stored: pa.RecordBatch,
     columns: Mapping[str, pa.Array],
+    lacks: Mapping[str, pa.Array],
 ) -> None:
     _count(found.n_predictions, pc.floor_temporal(batch.column("time"), unit="hour"))
     hours = pc.floor_temporal(stored.column("time"), unit="hour")
-    for column in columns.values():
-        _count(found.n_gaps, hours.filter(column.is_null()))
+    for name, column in columns.items():
+        is_gap = column.is_null()
+        if name in lacks:
+            is_gap = pc.and_not(is_gap, lacks[name])
+        _count(found.n_gaps, hours.filter(is_gap))
 
 
 def _count(counts: Counter[datetime], hours: pa.Array) -> None:

@@ -37,8 +37,8 @@ def measure(
     reader: Reader, window: Window, manifest: Manifest, reference: Profile, params: Params
 ) -> Report:
     """Hold a window of the log against the profile of the rows that the model was trained on."""
-    contract = manifest.contract
-    found = gather(reader.batches(window), contract, reference, manifest.version)
+    contract, contracts = manifest.contract, reader.contracts()
+    found = gather(reader.batches(window), contract, reference, manifest.version, contracts)
     counted, n_rows = count(reader, window), found.n_rows
     compared = _compare(reference, found, params)
     error = live_error(found.truths, manifest, params.score)
@@ -63,7 +63,7 @@ def measure(
             for each in counted.by_model
         ],
         findings=told,
-        notes=_notes(reader.contracts(), manifest, compared, found),
+        notes=_notes(contracts, manifest, compared, found),
         columns=_spreads(reference, found.inputs),
         prediction=next(iter(_spreads(reference, found.predictions)), None),
         by_hour=_hours(found, reader.rejections(window), len(contract.features)),
@@ -112,7 +112,8 @@ def _summary(
     status: Status, n_rows: int, min_rows: int, told: list[Told], error: LiveError | None
 ) -> str:
     if status == "too_few":
-        return f"{n_rows:,} predictions are too few to judge, expected {min_rows:,} or more."
+        few = "1 prediction is" if n_rows == 1 else f"{n_rows:,} predictions are"
+        return f"{few} too few to judge, expected {min_rows:,} or more."
     failed = list(dict.fromkeys(each.subject for each in told if each.action == "fail"))
     parts = []
     if failed:

@@ -43,8 +43,10 @@ def run(place) -> Callable[..., subprocess.CompletedProcess]:
     """Run a module where Evidently is installed and no connection may be opened."""
 
     def run_module(*arguments: str) -> subprocess.CompletedProcess:
-        settings = {"PREDICTION_LOG": "log.db", "PYTHONWARNINGS": "ignore"}
-        return place.run(str(PYTHON), "-c", SILENT, *arguments, check=False, env=settings)
+        log = {"PREDICTION_LOG": "log.db"}
+        ended = place.run(str(PYTHON), "-c", SILENT, *arguments, check=False, env=log)
+        assert "Warning" not in ended.stdout
+        return ended
 
     return run_module
 

@@ -163,7 +163,7 @@ def test_feature_that_is_called_prediction_is_not_taken_for_one(site, model):
     )
     log_rows(site, model, rows, Predictions(told, told, told), contract=contract)
 
-    found = gather(FileReader(site).batches(), contract, reference, model.manifest.version)
+    found = gather(FileReader(site).batches(), contract, reference, model.manifest.version, {})
 
     assert found.inputs.columns[new] == reference.columns[new]
     assert found.predictions.columns == {PREDICTION: reference.columns[PREDICTION]}
@@ -176,7 +176,8 @@ def test_few_rows_are_no_judgement(n_rows, site, model, monitor):
     told = monitor()
 
     assert told.code == 2
-    assert f"too_few: {n_rows} predictions are too few to judge, expected 500" in told.out
+    assert "too few to judge, expected 500" in told.out
+    assert told.out.startswith("too_few: 1 prediction is " if n_rows == 1 else "too_few: 100 pred")
 
 
 def test_empty_log_is_too_few(site, monitor):
@@ -223,14 +224,23 @@ def test_rows_of_another_contract_count_with_the_columns_that_both_have(site, mo
     )
     rows = rows_of(model)
     told = model.predict(encode(rows, contract))
-    log_rows(site, model, rows[:50].drop(columns=gone), _part(told, 50), "0123456789ab", other)
+    hobby = contract.features[0].model_copy(update={"name": "hobby"})
+    wider = contract.model_copy(update={"features": (*contract.features, hobby)})
+    log_rows(site, model, rows[:550].drop(columns=gone), _part(told, 550), "0123456789ab", other)
+    log_rows(site, model, rows[:50].assign(hobby="x"), _part(told, 50), "ba9876543210", wider)
     log_rows(site, model, rows, told)
 
-    found = monitor().report
+    ended = monitor()
+    found = ended.report
+
+    assert (ended.code, found.n_rows) == (0, N_ENOUGH + 600)
 
     assert any(f"Model 0123456789ab had other features: {gone}" in note for note in found.notes)
-    assert next(each for each in found.columns if each.name == gone).n_gaps == 50
-    assert len(found.versions) == 2
+    assert any("Model ba9876543210 had other features: hobby" in note for note in found.notes)
+    column = next(each for each in found.columns if each.name == gone)
+    assert (column.n_values, column.n_gaps) == (N_ENOUGH + 50, 0)  # it could not have them
+    assert {hour.gap_share for hour in found.by_hour} == {0}
+    assert len(found.versions) == 3
 
 
 def _part(told: Predictions, n: int) -> Predictions:
