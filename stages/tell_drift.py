@@ -24,6 +24,11 @@ class Drifted:
     current: Profile | None = None
     comparison: Comparison | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be compared, in sentences."""
+        return self.comparison.notes if self.comparison else ()
+
     def findings(self, *actions: Action) -> list[Finding]:
         return self.comparison.findings(*actions) if self.comparison else []
 

@@ -65,7 +65,13 @@ def measure_drift(table: pd.DataFrame, reference: Profile | None, params: Params
 
     current = make_profile(rows, axes_of(params.contract, reference))
     comparison = compare(reference, current, params.drift)
-    return Drifted(f"Compared with {REFERENCE}.", reference, current, comparison)
+    status = f"Compared with {REFERENCE}."
+    if not comparison.measured:
+        status = (
+            f"Drift was not measured: {REFERENCE} and the rows have no column in common that holds "
+            "values. See what these rows look like, and accept them: python -m ops.accept"
+        )
+    return Drifted(status, reference, current, comparison)
 
 
 def write_drift(drift: Drifted) -> None:
@@ -87,7 +93,7 @@ def main() -> None:
     write_figures(METRICS, report(table, failures))
     write_drift(drift)
     logger.info(drift.status)
-    for line in drift_in_words(drift, "warn"):
+    for line in [*drift.notes, *drift_in_words(drift, "warn")]:
         logger.warning(line)
     problems = [in_words(params.data.source, failures)] if len(failures) else []
     if lines := drift_in_words(drift, "fail"):

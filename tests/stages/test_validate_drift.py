@@ -150,7 +150,7 @@ def test_switched_off_it_says_so(project):
     assert run(ROWS)["status"].startswith("Drift was not measured: drift.enabled is false")
 
 
-def test_reference_of_another_contract_is_compared_on_what_both_have(project):
+def test_reference_of_another_contract_is_compared_on_what_both_have(project, caplog):
     garden = {"name": "garden", "kind": "nominal", "categories": ["yes", "no"]}
     features = [AREA, HEATING | {"kind": "ordinal"}, garden]
     contract = Contract.model_validate({"target": RENT, "features": features})
@@ -164,6 +164,18 @@ def test_reference_of_another_contract_is_compared_on_what_both_have(project):
         "The reference was made without rooms, condition.",
         "The reference holds as another kind: heating (ordinal, now nominal).",
     ]
+    assert {*drift["not_compared"]} <= {*caplog.messages}
+
+
+def test_reference_of_quite_another_contract_is_said_to_be_none(project):
+    garden = {"name": "garden", "kind": "nominal", "categories": ["yes", "no"]}
+    contract = Contract.model_validate({"target": RENT | {"name": "price"}, "features": [garden]})
+    accept(ROWS.assign(garden="yes", price=ROWS["rent"]), contract)
+
+    drift = run(ROWS)
+
+    assert drift["status"].startswith("Drift was not measured: data/reference.json and the rows ")
+    assert "The reference has garden, price, the contract has not." in drift["not_compared"]
 
 
 def test_wider_contract_alone_is_no_drift(project):
