@@ -23,6 +23,7 @@ from typing import NamedTuple
 WAL_HEADER = struct.Struct(">IIIIIIII")  # its third is the size of a page, then count and salts
 FRAME_HEADER = struct.Struct(">IIIIII")  # page, size of the database if a commit, salts, checksum
 NOT_KNOWN = sys.maxsize  # bytes of a file that has only been opened
+BYTES_A_BLOCK = 512  # as POSIX counts what a file takes
 RECOVER = "python -m ops.predictions recover"
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,26 @@ def is_cut(connection: sqlite3.Connection, path: Path, n_bytes: int) -> bool:
     (n_pages,) = connection.execute("PRAGMA page_count").fetchone()
     behind = set(range(n_bytes // page_size + 1, n_pages + 1))
     return bool(behind) and not behind <= _pages_in(Path(f"{path}-wal"))
+
+
+def n_bytes_missing(path: str) -> int:
+    """Give how much of a file has no place on the disk: holes, as a cut leaves if it grows again.
+
+    Some disks compress, and have less for any file.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return 0
+    return max(0, found.st_size - BYTES_A_BLOCK * found.st_blocks)
+
+
+def has_lost_pages(connection: sqlite3.Connection) -> bool:
+    """Look at all pages that hold rows or lead to them; takes a second for some 100 MiB."""
+    try:
+        return connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def _pages_in(wal: Path) -> set[int]:

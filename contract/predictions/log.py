@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -29,8 +29,10 @@ from contract.predictions.damage import (
     NOT_KNOWN,
     Files,
     files_at,
+    has_lost_pages,
     is_cut,
     make_file,
+    n_bytes_missing,
     set_aside,
 )
 from contract.predictions.file import (
@@ -41,6 +43,7 @@ from contract.predictions.file import (
     LogError,
     advice_on,
     checkpoint,
+    connect,
     copy_lost_wal,
     is_damaged,
     lay_ballast,
@@ -83,6 +86,8 @@ class PredictionLog:
         self._files: Files | None = None  # those that are open
         self._contracts: dict[str, str] = {}  # by the version of the model
         self._n_described = 0  # of them are in the file
+        self._has_lost_pages = False  # in these, as was found after a copy of the WAL
+        self._holes_tell = True  # of lost pages; not on a disk that compresses
         self._checkpoint: threading.Thread | None = None
         self._n_pages = 0  # written since the last checkpoint
         self._wal_is_long = False
@@ -258,7 +263,7 @@ class PredictionLog:
             connection = self._connection or self._open()
             when_free(connection, "BEGIN IMMEDIATE")
             found = files_at(self._file)  # now, that nobody can set it aside before our COMMIT
-            if found == self._files:
+            if found == self._files and not self._has_lost_pages:
                 return connection
             if found and self._is_whole(connection, found):
                 self._files = found
@@ -267,6 +272,7 @@ class PredictionLog:
         raise LogError(f"{self.path}: nothing was logged, other files take its place all the time.")
 
     def _open(self) -> sqlite3.Connection:
+        self._has_lost_pages = False
         self._files = make_file(self.path)._replace(wal=0, n_bytes=NOT_KNOWN)
         self._connection = open_log(self.path, self._sync_full)
         return self._connection
@@ -279,6 +285,8 @@ class PredictionLog:
         if ours.wal and found.wal != ours.wal:
             connection.execute("ROLLBACK")
             copy_lost_wal(connection)
+        elif self._has_lost_pages:
+            pass
         elif found.n_bytes >= ours.n_bytes or not is_cut(connection, self.path, found.n_bytes):
             return True
         set_aside(self.path, found.main)
@@ -315,7 +323,7 @@ class PredictionLog:
             return
         if self._wal_is_long:
             self._wal_is_long = False
-            checkpoint(self.path, "FULL")
+            self._copy("FULL")
         elif self._n_pages >= CHECKPOINT_PAGES:
             self._n_pages = 0
             self._checkpoint = threading.Thread(target=self._copy_wal)
@@ -325,9 +333,18 @@ class PredictionLog:
         if self._has_shrunk():
             return  # a copy would make it as long as before; the next append looks at it
         lay_ballast(self.path)
-        if checkpoint(self.path, "PASSIVE") > LONG_WAL_PAGES:
-            checkpoint(self.path, "PASSIVE")  # what came meanwhile, which leaves little to us
+        if self._copy("PASSIVE") > LONG_WAL_PAGES:
+            self._copy("PASSIVE")  # what came meanwhile, which leaves little to us
             self._wal_is_long = True
+
+    def _copy(self, mode: str) -> int:
+        """Copy the WAL; a file that is cut at this moment grows again, which leaves a hole."""
+        n_missing = n_bytes_missing(self._file)
+        n_pages = checkpoint(self.path, mode)
+        if self._holes_tell and n_bytes_missing(self._file) > n_missing:
+            with suppress(sqlite3.Error), closing(connect(self.path, read_only=True)) as connection:
+                self._holes_tell = self._has_lost_pages = has_lost_pages(connection)
+        return n_pages
 
     def _has_shrunk(self) -> bool:
         ours, found = self._files, files_at(self._file)

@@ -646,6 +646,29 @@ def test_cut_file_is_not_made_longer_by_a_copy_of_the_wal(path, monkeypatch):
     assert len(files_aside(path)) == 1
 
 
+def test_file_that_is_cut_while_the_wal_is_copied_is_set_aside(path, monkeypatch):
+    """The copy makes it as long as before, with a hole in the middle."""
+    with closing(PredictionLog(path)) as log:
+        append(log, 1000)
+
+    def copy_into_a_cut_file(*arguments) -> int:
+        os.truncate(path, n_bytes - 4096 * 12)  # SQLite itself notices a cut of 64 KiB
+        return log_file.checkpoint(*arguments)
+
+    with closing(PredictionLog(path)) as log:
+        before = append(log, 100)
+        n_bytes = path.stat().st_size
+        monkeypatch.setattr(prediction_log, "checkpoint", copy_into_a_cut_file)
+        log._copy_wal()
+        assert path.stat().st_size >= n_bytes
+
+        after = append(log)
+
+        assert logged_ids(path) == after
+    (aside,) = files_aside(path)
+    assert set(before) <= salvaged_ids(aside)
+
+
 def test_wal_without_its_file_is_set_aside_rather_than_deleted(path, caplog):
     log = PredictionLog(path)
     before = append(log, 20)
