@@ -133,7 +133,7 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
         when_free(connection, "COMMIT")
         when_free(connection, "PRAGMA journal_mode = WAL")
         when_free(connection, f"PRAGMA synchronous = {'FULL' if sync_full else 'NORMAL'}")
-        when_free(connection, "PRAGMA wal_autocheckpoint = 0")  # see _plan_checkpoint
+        when_free(connection, "PRAGMA wal_autocheckpoint = 0")  # see copying
         when_free(connection, f"PRAGMA journal_size_limit = {LONGEST_WAL_BYTES}")
     except BaseException:
         connection.close()

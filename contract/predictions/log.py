@@ -18,21 +18,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from uuid_utils import uuid7
 
 from contract.artifact import Predictions
+from contract.predictions.copying import Copying
 from contract.predictions.damage import (
     NOT_KNOWN,
     Files,
     files_at,
-    has_lost_pages,
     is_cut,
     make_file,
-    n_bytes_missing,
     set_aside,
 )
 from contract.predictions.file import (
@@ -42,8 +41,6 @@ from contract.predictions.file import (
     REJECTIONS,
     LogError,
     advice_on,
-    checkpoint,
-    connect,
     copy_lost_wal,
     is_damaged,
     lay_ballast,
@@ -55,8 +52,6 @@ from contract.predictions.outage import Outage
 from contract.predictions.rows import Mark, Rows
 
 ROWS_A_COMMIT = 10_000  # some 20 ms, in which other processes wait
-CHECKPOINT_PAGES, LONG_WAL_PAGES = 4_000, 16_000  # of 4 KiB
-PAGES_A_COMMIT, ROWS_A_PAGE = 3, 8  # about, for rows of some 400 bytes
 RECENT_S = 1.0  # rows that were logged so lately show that more can be
 N_OPENINGS = 5  # of one append, for files that others move away
 
@@ -86,11 +81,7 @@ class PredictionLog:
         self._files: Files | None = None  # those that are open
         self._contracts: dict[str, str] = {}  # by the version of the model
         self._n_described = 0  # of them are in the file
-        self._has_lost_pages = False  # in these, as was found after a copy of the WAL
-        self._holes_tell = True  # of lost pages; not on a disk that compresses
-        self._checkpoint: threading.Thread | None = None
-        self._n_pages = 0  # written since the last checkpoint
-        self._wal_is_long = False
+        self._copying = Copying(path)
         self._closed = False
         os.register_at_fork(
             before=self._before_fork,
@@ -227,7 +218,7 @@ class PredictionLog:
                 self._outage.end()
                 self._outage = None
                 lay_ballast(self.path)
-            self._plan_checkpoint(sum(len(rows.own) for rows in group))
+            self._copying.plan(sum(len(rows.own) for rows in group), self._files)
 
     def _transact(self, group: list[Rows]) -> None:
         if not (self._insert_and_commit(group) or self._insert_and_commit(group)):
@@ -263,7 +254,7 @@ class PredictionLog:
             connection = self._connection or self._open()
             when_free(connection, "BEGIN IMMEDIATE")
             found = files_at(self._file)  # now, that nobody can set it aside before our COMMIT
-            if found == self._files and not self._has_lost_pages:
+            if found == self._files and not self._copying.has_lost_pages:
                 return connection
             if found and self._is_whole(connection, found):
                 self._files = found
@@ -272,7 +263,7 @@ class PredictionLog:
         raise LogError(f"{self.path}: nothing was logged, other files take its place all the time.")
 
     def _open(self) -> sqlite3.Connection:
-        self._has_lost_pages = False
+        self._copying.has_lost_pages = False
         self._files = make_file(self.path)._replace(wal=0, n_bytes=NOT_KNOWN)
         self._connection = open_log(self.path, self._sync_full)
         return self._connection
@@ -285,7 +276,7 @@ class PredictionLog:
         if ours.wal and found.wal != ours.wal:
             connection.execute("ROLLBACK")
             copy_lost_wal(connection)
-        elif self._has_lost_pages:
+        elif self._copying.has_lost_pages:
             pass
         elif found.n_bytes >= ours.n_bytes or not is_cut(connection, self.path, found.n_bytes):
             return True
@@ -299,8 +290,7 @@ class PredictionLog:
             self._connection = None
 
     def _let_go(self) -> None:
-        if self._checkpoint:
-            self._checkpoint.join()
+        self._copying.wait()
         self._disconnect()
 
     def _before_fork(self) -> None:
@@ -311,44 +301,6 @@ class PredictionLog:
     def _after_fork_in_child(self) -> None:
         self._waiting = deque()  # those who waited go on in the parent
         self._door, self._pen = threading.Lock(), threading.Lock()
-
-    def _plan_checkpoint(self, n_rows: int) -> None:
-        """Now and then copy the WAL into the file, in a thread: no request waits for the disk.
-
-        SQLite begins the WAL anew once all of it has been copied, which never comes about where
-        writers never pause; so when it is long, its last pages are copied while we hold the pen.
-        """
-        self._n_pages += PAGES_A_COMMIT + n_rows // ROWS_A_PAGE
-        if self._checkpoint and self._checkpoint.is_alive():
-            return
-        if self._wal_is_long:
-            self._wal_is_long = False
-            self._copy("FULL")
-        elif self._n_pages >= CHECKPOINT_PAGES:
-            self._n_pages = 0
-            self._checkpoint = threading.Thread(target=self._copy_wal)
-            self._checkpoint.start()
-
-    def _copy_wal(self) -> None:
-        if self._has_shrunk():
-            return  # a copy would make it as long as before; the next append looks at it
-        lay_ballast(self.path)
-        if self._copy("PASSIVE") > LONG_WAL_PAGES:
-            self._copy("PASSIVE")  # what came meanwhile, which leaves little to us
-            self._wal_is_long = True
-
-    def _copy(self, mode: str) -> int:
-        """Copy the WAL; a file that is cut at this moment grows again, which leaves a hole."""
-        n_missing = n_bytes_missing(self._file)
-        n_pages = checkpoint(self.path, mode)
-        if self._holes_tell and n_bytes_missing(self._file) > n_missing:
-            with suppress(sqlite3.Error), closing(connect(self.path, read_only=True)) as connection:
-                self._holes_tell = self._has_lost_pages = has_lost_pages(connection)
-        return n_pages
-
-    def _has_shrunk(self) -> bool:
-        ours, found = self._files, files_at(self._file)
-        return ours is None or found is None or found.n_bytes < ours.n_bytes != NOT_KNOWN
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, LogError):

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from contract.artifact import Predictions
 from contract.errors import ContractError
+from contract.predictions import copying
 from contract.predictions import file as log_file
-from contract.predictions import log as prediction_log
 from contract.predictions.damage import files_aside, set_aside
 from contract.predictions.file import LogError
 from contract.predictions.log import PredictionLog
@@ -257,7 +257,7 @@ def test_many_processes_may_make_the_file_at_the_same_moment(tmp_path):
 
 
 def test_killed_process_leaves_all_that_it_acknowledged_once(path, monkeypatch):
-    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 50)  # killed in checkpoints, too
+    monkeypatch.setattr(copying, "CHECKPOINT_PAGES", 50)  # killed in checkpoints, too
     acknowledged = path.with_suffix(".ids")
 
     def work() -> None:
@@ -335,8 +335,8 @@ def test_close_leaves_no_append_waiting(path):
 
 
 def test_wal_is_begun_anew_although_threads_never_pause(log, path, monkeypatch):
-    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 30)
-    monkeypatch.setattr(prediction_log, "LONG_WAL_PAGES", 60)
+    monkeypatch.setattr(copying, "CHECKPOINT_PAGES", 30)
+    monkeypatch.setattr(copying, "LONG_WAL_PAGES", 60)
     wal, stop = path.with_name(f"{path.name}-wal"), threading.Event()
     append(log)
 
@@ -635,11 +635,11 @@ def test_log_that_is_cut_while_it_is_open_is_set_aside_with_its_wal(n_pages, pat
 def test_cut_file_is_not_made_longer_by_a_copy_of_the_wal(path, monkeypatch):
     with closing(PredictionLog(path)) as log:
         append(log, 1000)
-    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(copying, "CHECKPOINT_PAGES", 10)
     with closing(PredictionLog(path)) as log:
         append(log, 100)
         os.truncate(path, 4096 * 20)
-        log._copy_wal()
+        log._copying.run(log._files)
 
         assert path.stat().st_size == 4096 * 20
         append(log)
@@ -658,8 +658,8 @@ def test_file_that_is_cut_while_the_wal_is_copied_is_set_aside(path, monkeypatch
     with closing(PredictionLog(path)) as log:
         before = append(log, 100)
         n_bytes = path.stat().st_size
-        monkeypatch.setattr(prediction_log, "checkpoint", copy_into_a_cut_file)
-        log._copy_wal()
+        monkeypatch.setattr(copying, "checkpoint", copy_into_a_cut_file)
+        log._copying.run(log._files)
         assert path.stat().st_size >= n_bytes
 
         after = append(log)

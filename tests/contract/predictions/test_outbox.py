@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from contract.artifact import Predictions
-from contract.predictions import log as prediction_log
+from contract.predictions import copying
 from contract.predictions.damage import files_aside
 from contract.predictions.file import LogError, connect, open_log, when_free
 from contract.predictions.log import PredictionLog
@@ -298,7 +298,7 @@ def test_log_that_is_cut_while_nobody_appends_is_set_aside(n_pages, path, outbox
 
 
 def test_pruning_and_copies_of_the_wal_are_no_damage(path, log, outbox, monkeypatch):
-    monkeypatch.setattr(prediction_log, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(copying, "CHECKPOINT_PAGES", 20)
     add_old(path, 3_000, days=40)
     for _ in range(30):
         append(log, 30)
