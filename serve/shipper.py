@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 MODULE = "serve.shipper"  # also while it runs as __main__
 ROOT = Path(__file__).parents[1]
 LOOK_S = 0.5
-EARLY_S = 1.0  # a process that lives so long did not fail at its start
+EARLY_S = 1.0  # a process that lives so long did not fail at its start ...
+LONG_START_S = 10.0  # ... which on a busy machine may itself take up to this
 LONGEST_PAUSE_S = 5.0  # between two that did
 DRAIN_S, END_S = 2.0, 2.5  # to deliver what is left, and to end by force where that hangs
 STARVES = "gets no rows. Give each server a PREDICTION_LOG of its own."
@@ -154,7 +155,7 @@ class Keeper:
     def _note_end(self, status: int) -> None:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         lived_s = time.monotonic() - self._began_s
-        if lived_s >= EARLY_S:
+        if lived_s >= (LONG_START_S if status > 0 else EARLY_S):
             self._told = ""
             self._tell(f"{how}, another follows")
         elif self._n_early == 0:

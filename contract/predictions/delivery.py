@@ -134,9 +134,9 @@ class Delivery:
             is_lasting = isinstance(error, LogError) or error.is_lasting
             logger.log(
                 logging.ERROR if is_lasting else logging.WARNING,
-                "%s Meanwhile %d rows wait; the next try comes within %.1f s.",
+                "%s Meanwhile %s; the next try comes within %.1f s.",
                 error,
-                self._n_waiting(),
+                self._waiting(),
                 LONGEST_PAUSE_S,
             )
         self._say(str(error))
@@ -145,10 +145,10 @@ class Delivery:
     def _succeed(self) -> None:
         if self._trouble:
             logger.warning(
-                "Rows are delivered again, after %.1f s and %d failures; %d rows wait.",
+                "Rows are delivered again, after %.1f s and %d failures; %s.",
                 time.monotonic() - self._trouble.began_s,
                 self._trouble.n_failures,
-                self._n_waiting(),
+                self._waiting(),
             )
             self._trouble = None
         self._say("")
@@ -158,11 +158,11 @@ class Delivery:
             with suppress(LogError):  # which the next step will meet, too
                 self._said = problem if self._outbox.say(problem) else None
 
-    def _n_waiting(self) -> int:
+    def _waiting(self) -> str:
         try:
-            return self._outbox.lag().n_rows
+            return f"{self._outbox.lag().n_rows} rows wait"
         except LogError:
-            return 0
+            return "nobody can tell how many rows wait"
 
     def _prune(self) -> None:
         """Prune a little; an hour later anew, once nothing is left."""
