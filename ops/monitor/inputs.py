@@ -38,6 +38,7 @@ class Gathered:
     truths: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # and predictions
     hashed: set[str] = field(default_factory=set)  # features of which some are stored as hashes
     n_without_features: int = 0
+    n_foreign: int = 0  # rows of contracts that share no feature with this one
 
 
 def gather(
@@ -75,6 +76,7 @@ def gather(
         n_lacking.update({name: pc.sum(mask).as_py() or 0 for name, mask in lacks.items()})
         _count_hours(found, batch, stored, columns, lacks)
         _note_hashed(found.hashed, stored, kinds)
+    found.n_foreign = min(n_lacking[name] for name in contract.names())
     found.inputs = _without(of_inputs.profile(), n_lacking)
     found.predictions = of_predictions.profile()
     found.edges = nearest.edges()

@@ -43,7 +43,8 @@ def measure(
     compared = _compare(reference, found, params)
     error = live_error(found.truths, manifest, params.score)
     told = [_told(each) for comparison in compared for each in comparison.findings()]
-    status = _status(n_rows, params.drift.min_rows, told, error)
+    n_judged = n_rows - found.n_foreign
+    status = _status(n_judged, params.drift.min_rows, told, error)
     return Report(
         made=datetime.now(UTC),
         log=reader.name,
@@ -52,7 +53,7 @@ def measure(
         n_rows=n_rows,
         model=manifest.version,
         status=status,
-        summary=_summary(status, n_rows, params.drift.min_rows, told, error),
+        summary=_summary(status, n_judged, params.drift.min_rows, told, error),
         versions=[
             Seen(
                 version=each.version,

@@ -243,6 +243,20 @@ def test_rows_of_another_contract_count_with_the_columns_that_both_have(site, mo
     assert len(found.versions) == 3
 
 
+def test_rows_of_quite_another_contract_are_not_judged(site, model, monitor):
+    contract, rows = model.manifest.contract, rows_of(model)
+    hobby = contract.features[0].model_copy(update={"name": "hobby"})
+    other = contract.model_copy(update={"features": (hobby,)})
+    told = model.predict(encode(rows, contract))
+    log_rows(site, model, pd.DataFrame({"hobby": ["x"] * N_ENOUGH}), told, "0123456789ab", other)
+
+    ended = monitor()
+
+    assert (ended.code, ended.err, ended.report.n_rows) == (2, "", N_ENOUGH)
+    assert "0 predictions are too few to judge" in ended.out
+    assert "Model 0123456789ab had other features: " in ended.out
+
+
 def _part(told: Predictions, n: int) -> Predictions:
     return Predictions(told.prediction[:n], told.lower[:n], told.upper[:n])
 
