@@ -3,12 +3,13 @@
 import asyncio
 import json
 import logging
+import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -32,11 +33,12 @@ N_CLIENTS = 16
 CALM_S = 2.0  # between two faults
 LIMIT_S = 60.0  # for rows to come at all
 SEED = 20261101
-WHY = (
-    "The p99 rises where a process starts on the two processors that also answer: PostgreSQL, a "
+WHY_TOGETHER = (
+    "The p99 rises where a process starts on the processors that also answer: PostgreSQL, a "
     "shipper, a worker. A frozen database, which takes no processor, does not show. A killed "
     "worker also takes its connections along, whose clients come back to the other."
 )
+WHY_APART = "WHY"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ class Fault:
     began_s: float
     ended_s: float  # the cause is gone
     back_s: float  # from then until a row that was logged after it is in the table
+
+
+@dataclass(frozen=True)
+class Run:
+    """One load with its faults."""
+
+    answers: list[Answered]
+    faults: list[Fault]
+    stored: list[str]  # the ids that PostgreSQL has
+    drain_s: float  # after the last answer, until the outbox was empty
 
 
 class Site:
@@ -104,11 +116,37 @@ def faults_of(site: Site) -> dict[str, tuple[Callable[[], None], float, Callable
 
 def measure_faults(quick: bool) -> Section:
     """Let clients ask at a steady pace while one fault follows the other; then count."""
+    together = _measure(quick, None)
+    processors = sorted(os.sched_getaffinity(0))
+    apart = _measure(quick, {*processors[len(processors) // 2 :]})
+    return Section(
+        "17 The prediction log under faults",
+        (
+            f"{N_CLIENTS} clients at {RATE:.0f} requests a second, faults in mixed order. Times "
+            "count from when a request was due. Back: from the end of the cause until a newer row "
+            "was in the table, the longest.",
+            "**All on the same processors**: clients, server and PostgreSQL.",
+            *_parts(together),
+            WHY_TOGETHER,
+            "**The server on a processor of its own**, as where clients and database are other "
+            "machines.",
+            *_parts(apart),
+            WHY_APART,
+        ),
+    )
+
+
+def _measure(quick: bool, own: set[int] | None) -> Run:
+    """Run all faults once; the server and its shipper have these processors to themselves."""
     n_answers, n_faults = (QUICK_ANSWERS, QUICK_FAULTS) if quick else (N_ANSWERS, N_FAULTS)
+    everywhere = os.sched_getaffinity(0)
+    others = everywhere - own or everywhere if own else everywhere
     with ExitStack() as stack:
+        stack.enter_context(_on(others))
         postgres = stack.enter_context(Postgres())
         migrate(DatabaseAddress(postgres.url()), read_manifest().contract)
-        server = stack.enter_context(serving(*OUR_SETTINGS, DATABASE_URL=postgres.url()))
+        with _on(own or everywhere):
+            server = stack.enter_context(serving(*OUR_SETTINGS, DATABASE_URL=postgres.url()))
         clients = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         asked = clients.submit(ask_steadily, server.port, n_answers, row_as_json())
         faults = _make_faults(Site(server, postgres), n_faults, asked)
@@ -116,7 +154,18 @@ def measure_faults(quick: bool) -> Section:
         with closing(psycopg2.connect(postgres.url())) as database, database.cursor() as cursor:
             cursor.execute("SELECT id::text FROM predictions")
             stored = [row_id for (row_id,) in cursor]
-    return _section(answers, faults, stored, drain_s)
+    return Run(answers, faults, stored, drain_s)
+
+
+@contextmanager
+def _on(processors: set[int]) -> Iterator[None]:
+    """Let what is started meanwhile run on these processors alone."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _make_faults(site: Site, n_faults: int, asked: Future) -> list[Fault]:
@@ -157,9 +206,9 @@ def _metric(port: int, name: str) -> float:
     return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def _section(
-    answers: list[Answered], faults: list[Fault], stored: list[str], drain_s: float
-) -> Section:
+def _parts(run: Run) -> Iterator[str]:
+    """Give the table of a run, what it counted, and its verdicts."""
+    answers, faults, stored = run.answers, run.faults, run.stored
     ids = [each.id for each in answers if each.id]
     due, seconds = (np.array([getattr(a, name) for a in answers]) for name in ("due_s", "seconds"))
     was_answered = np.array([bool(each.id) for each in answers])
@@ -176,28 +225,21 @@ def _section(
         rows.append(
             [kind, len(of_kind), int(during.sum()), f"{back_s:.2f}", f"{ms:.2f}", ms / calm_ms]
         )
-    ratios = [row[-1] for row in rows[1:]]
-    return Section(
-        "17 The prediction log under faults",
-        (
-            f"{len(ids):,} answers to {N_CLIENTS} clients at {RATE:.0f} requests a second, "
-            f"{len(faults)} faults in mixed order; {len(answers) - len(ids)} requests had no "
-            "answer as their worker was killed. Clients, server and PostgreSQL share the "
-            "processors. Times count from when a request was due. Back: from the end of the cause "
-            "until a newer row was in the table, the longest.",
-            make_table(["fault", "times", "answers during it", "back, s", "p99 ms", "ratio"], rows),
-            verdict("answered rows that are not in PostgreSQL", len({*ids} - {*stored}), 0)
-            + "\n"
-            + verdict("rows that are there twice", len(stored) - len({*stored}), 0)
-            + "\n"
-            + verdict("p99 during a fault / without, the worst", max(ratios), 1.1)
-            + "\n"
-            + verdict("back after a fault, s, the longest", max(f.back_s for f in faults), 2),
-            WHY,
-            f"Rows without an answer (committed, then the worker was killed): "
-            f"{len({*stored} - {*ids})}. The outbox was empty {drain_s:.1f} s after the last "
-            "answer.",
-        ),
+    yield make_table(["fault", "times", "answers during it", "back, s", "p99 ms", "ratio"], rows)
+    yield (
+        f"{len(ids):,} answers; {len(answers) - len(ids)} requests had none as their worker was "
+        f"killed, of which {len({*stored} - {*ids})} were committed. The outbox was empty "
+        f"{run.drain_s:.1f} s after the last answer."
+    )
+    yield "\n".join(
+        [
+            verdict("answered rows that are not in PostgreSQL", len({*ids} - {*stored}), 0),
+            verdict("rows that are there twice", len(stored) - len({*stored}), 0),
+            verdict(
+                "p99 during a fault / without, the worst", max(row[-1] for row in rows[1:]), 1.1
+            ),
+            verdict("back after a fault, s, the longest", max(f.back_s for f in faults), 2),
+        ]
     )
 
 

@@ -24,7 +24,8 @@ from contract.errors import ContractError
 from contract.predictions.address import DatabaseAddress
 from contract.predictions.database import Database
 from contract.predictions.delivery import Delivery
-from contract.predictions.outbox import N_EARLY_BYTES, Outbox, holder_of, sign, take_lock
+from contract.predictions.outbox import Outbox
+from contract.predictions.turn import N_EARLY_BYTES, holder_of, sign, take_lock
 from serve.logs import log_to_stderr
 
 if TYPE_CHECKING:

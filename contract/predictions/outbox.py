@@ -4,9 +4,7 @@ The log is the queue: a row waits while its `seq` is above what `deliveries` tel
 Workers append meanwhile and never wait for who reads; what is written here is written in moments.
 """
 
-import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -33,7 +31,6 @@ from contract.predictions.pruning import ALL, first_id, prune, writing
 from contract.predictions.tables import COLUMNS
 
 TABLES = ("models", "predictions", "rejections", "truths")  # in the order of their delivery
-N_EARLY_BYTES = 4  # at the start of the lock, for who keeps the process alive
 NEEDS_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
 logger = logging.getLogger(__name__)
@@ -47,48 +44,6 @@ class Lag(NamedTuple):
 
 
 NOTHING, UNKNOWN = Lag(0, 0.0), Lag(None, None)
-
-
-class Holder(NamedTuple):
-    """A process that delivers a log."""
-
-    pid: int
-    target: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} delivers it to {self.target}"
-
-
-def take_lock(path: Path) -> int | None:
-    """Give a descriptor that holds the right to deliver this log; None while another has it.
-
-    The right ends with the last process that holds the descriptor, however that ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(f"{path}-shipper", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def sign(lock: int, target: str) -> None:
-    """Write down who has the lock, for those who want it."""
-    with suppress(OSError):  # the disk is full; the delivery may empty it
-        os.ftruncate(lock, N_EARLY_BYTES)
-        os.pwrite(lock, f"{os.getpid()} {target}".encode(), N_EARLY_BYTES)
-
-
-def holder_of(path: Path) -> Holder | None:
-    """Say who has, or had last, the right to deliver this log; None if nobody has signed."""
-    try:
-        with Path(f"{path}-shipper").open("rb") as file:
-            pid, _, target = file.read()[N_EARLY_BYTES:].decode().partition(" ")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return Holder(int(pid), target) if pid.isdigit() and target else None
 
 
 class Outbox:

@@ -11,10 +11,11 @@ from pathlib import Path
 from contract.predictions.counts import delivery_of
 from contract.predictions.database import Database
 from contract.predictions.delivery import deliver_once
-from contract.predictions.outbox import Holder, Outbox, holder_of, lag_of, sign, take_lock
+from contract.predictions.outbox import Outbox, lag_of
 from contract.predictions.read import FileReader
 from contract.predictions.resending import Resending
 from contract.predictions.settings import DatabaseAddress, LogSettings
+from contract.predictions.turn import Holder, holder_of, sign, take_lock
 from ops.predictions.command import CommandError, add_since, note, say
 
 LOOK_S = 0.2

@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contract.predictions.outbox import holder_of, lag_of, take_lock
+from contract.predictions.outbox import lag_of
 from contract.predictions.settings import DatabaseAddress
+from contract.predictions.turn import holder_of, take_lock
 from serve.shipper import NICE
 from tests.contract.predictions.test_delivery import ids_there
 from tests.contract.predictions.test_outbox import add_old

@@ -20,15 +20,7 @@ from contract.predictions import copying
 from contract.predictions.damage import files_aside
 from contract.predictions.file import LogError, connect, open_log, when_free
 from contract.predictions.log import PredictionLog
-from contract.predictions.outbox import (
-    NOTHING,
-    TABLES,
-    UNKNOWN,
-    Lag,
-    Outbox,
-    lag_of,
-    take_lock,
-)
+from contract.predictions.outbox import NOTHING, TABLES, UNKNOWN, Lag, Outbox, lag_of
 from contract.predictions.pruning import ALL
 from contract.predictions.tables import COLUMNS
 
@@ -342,22 +334,6 @@ def test_undeliverable_row_is_kept_and_passed(path, log, outbox):
     assert take(outbox) == ids[1:]
     kept = select(path, "SELECT target, table_name, seq, error FROM undeliverable")
     assert kept == [(TARGET, "predictions", 1, "no such number")]
-
-
-def test_only_one_process_at_a_time_has_the_lock(path):
-    lock = take_lock(path)
-    program = f"""if True:
-        from pathlib import Path
-        from contract.predictions.outbox import take_lock
-        raise SystemExit(take_lock(Path({str(path)!r})) is None)
-    """
-
-    def refused() -> int:
-        return subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode
-
-    assert refused() == 1
-    os.close(lock)
-    assert refused() == 0
 
 
 def test_old_rows_are_pruned_once_delivered(path, outbox):

@@ -10,8 +10,9 @@ import pytest
 
 from contract.artifact import FINAL, Interval, make_manifest, write_artifact
 from contract.predictions.log import PredictionLog
-from contract.predictions.outbox import Outbox, sign, take_lock
+from contract.predictions.outbox import Outbox
 from contract.predictions.settings import DatabaseAddress
+from contract.predictions.turn import sign, take_lock
 from tests.example import CONTRACT
 from tests.logged import GAS, append, deliver
 

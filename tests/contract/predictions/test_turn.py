@@ -1,0 +1,49 @@
+"""One process at a time delivers a log, and says which it is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.predictions.turn import Holder, holder_of, sign, take_lock
+
+ROOT = Path(__file__).parents[3]
+TARGET = "db.example.org:5432/flats"
+
+
+def test_only_one_process_at_a_time_has_the_lock(path):
+    lock = take_lock(path)
+    program = f"""if True:
+        from pathlib import Path
+        from contract.predictions.turn import take_lock
+        raise SystemExit(take_lock(Path({str(path)!r})) is None)
+    """
+
+    def refused() -> int:
+        return subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode
+
+    assert refused() == 1
+    os.close(lock)
+    assert refused() == 0
+
+
+def test_who_has_the_lock_can_be_read_by_others(path):
+    assert holder_of(path) is None
+    lock = take_lock(path)
+    assert holder_of(path) is None
+
+    sign(lock, "a much longer name than that of the next:5432/rents")
+    sign(lock, TARGET)
+    os.close(lock)
+
+    assert holder_of(path) == Holder(os.getpid(), TARGET)
+    assert str(holder_of(path)) == f"process {os.getpid()} delivers it to {TARGET}"
+
+
+@pytest.mark.parametrize("content", [b"", b"0001", b"0001no process", b"00015 ", b"0001\xff\xfe 1"])
+def test_signature_that_is_none_names_nobody(content, path):
+    Path(f"{path}-shipper").write_bytes(content)
+
+    assert holder_of(path) is None
