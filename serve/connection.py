@@ -46,6 +46,9 @@ class Outgoing:
         if self._held:
             self.sendall(b"")
 
+    def close(self) -> None:
+        """Leave it open, as gunicorn closes it when an answer breaks off: the loop may poll it."""
+
     def __getattr__(self, name: str) -> Any:
         """Let all else be done by the socket, to which what was held has gone before."""
         self.flush()
