@@ -229,12 +229,13 @@ class PredictionLog:
         is_done = False
         try:
             connection = self._begin()
-            if self._n_described < len(self._contracts):
-                Rows(MODELS, (now(),), list(self._contracts.items())).insert(connection)
+            contracts = list(self._contracts.items())  # others may be told of during the commit
+            if self._n_described < len(contracts):
+                Rows(MODELS, (now(),), contracts).insert(connection)
             for rows in group:
                 rows.insert(connection)
             connection.execute("COMMIT")
-            self._n_described = len(self._contracts)
+            self._n_described = len(contracts)
             is_done = True
         except sqlite3.DatabaseError as error:
             is_ours = self._files is not None and self._files.n_bytes != NOT_KNOWN

@@ -29,6 +29,7 @@ from contract.predictions.damage import files_aside, set_aside
 from contract.predictions.file import LogError
 from contract.predictions.log import PredictionLog
 from contract.predictions.outage import Outage
+from contract.predictions.rows import Mark
 from contract.predictions.salvage import Salvage
 
 # children do no more than append, and never wait for what another thread of ours held
@@ -512,6 +513,19 @@ def test_contract_of_each_model_is_told_once_with_its_first_row(path):
 
     told = select(path, "SELECT version, contract FROM models ORDER BY seq")
     assert told == [("0a1b2c3d4e5f", '{"features": []}'), ("f5e4d3c2b1a0", '{"features": [1]}')]
+
+
+def test_contract_that_is_told_of_during_a_commit_is_in_the_next(path):
+    class Late(Mark):
+        def insert(self, connection: sqlite3.Connection) -> None:
+            log.describe("f5e4d3c2b1a0", "{}")  # as another thread may
+
+    with closing(PredictionLog(path)) as log:
+        log.describe("0a1b2c3d4e5f", "{}")
+        log.write([Late(log_file.PREDICTIONS, (), [])])
+        append(log)
+
+    assert select(path, "SELECT version FROM models") == [("0a1b2c3d4e5f",), ("f5e4d3c2b1a0",)]
 
 
 def test_path_that_is_a_folder_is_an_error(tmp_path):
