@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic_core import to_json
@@ -32,7 +33,8 @@ class GatheredLines(logging.Handler):
     """Writes to stderr what has gathered in 0.2 s, all at once; a warning takes it along at once.
 
     A write for each line costs a request more than its prediction: it parts with the interpreter's
-    lock, for which the other threads then queue. A process that is killed loses the last 0.2 s.
+    lock, for which the other threads then queue. A process that is killed loses the last 0.2 s, and
+    what finds a full disk may be lost: no answer fails for it, nor the loop of a worker.
     """
 
     def __init__(self) -> None:
@@ -48,8 +50,9 @@ class GatheredLines(logging.Handler):
     def flush(self) -> None:
         lines, self._lines = self._lines, []
         if lines:
-            sys.stderr.write("\n".join([*lines, ""]))
-            sys.stderr.flush()
+            with suppress(OSError):
+                sys.stderr.write("\n".join([*lines, ""]))
+                sys.stderr.flush()
 
     def gather(self) -> None:
         """Begin to gather; called in each worker, after the fork."""
