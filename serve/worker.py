@@ -199,8 +199,10 @@ class Worker(ThreadWorker):
 
     def answer_here(self, conn: Connection, path: str) -> None:
         if path not in QUICK:
-            self.round.settle()  # rather than let others wait for this answer
+            self.round.settle()  # rather than let others wait for this answer, ...
         self.round.begin(partial(self.handle, conn), partial(self.finish, conn))
+        if path not in QUICK:
+            self.round.settle()  # ... also those who come next
 
     def refuse(self, conn: Connection, status: int, why: str) -> None:
         """Turn away what has not come as a whole; the connection ends with it."""

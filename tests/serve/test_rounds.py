@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from contract.artifact import Predictions
 from contract.predictions.file import LogError
 from contract.predictions.log import PredictionLog
 from serve.rounds import Round
+from serve.worker import Worker
 
 ONE = np.array([1.0])
 ABOUT = {"model": "0a1b2c3d4e5f", "source": "api", "request_id": "r", "latency_ms": 1.5}
@@ -181,6 +183,20 @@ def test_request_that_is_interrupted_is_finished_and_the_next_goes_on(
 
     assert told.answers["a"] is None
     assert told.answers["b"]
+
+
+def test_route_that_may_take_long_has_a_round_to_itself(log, answering, told):
+    worker = SimpleNamespace(
+        round=answering, handle=lambda _: append(log), finish=told.answers.__setitem__
+    )
+    Worker.answer_here(worker, "a", "/predict")
+    Worker.answer_here(worker, "b", "/predict")
+    assert len(answering) == 2
+
+    Worker.answer_here(worker, "long", "/batch_predict")
+
+    assert (len(answering), told.commits) == (0, [2, 1])
+    assert [*told.answers] == ["a", "b", "long"]
 
 
 def test_answerers_are_used_again(log, answering, begin, told):
