@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from contract.predictions.damage import RECOVER, files_aside
+from contract.predictions.damage import files_aside
 from contract.predictions.file import LogError
 from contract.predictions.outbox import lag_of
 from contract.predictions.read import EVERYTHING, FileReader, Reader, Window, open_log_for_reading
@@ -100,6 +100,7 @@ class Stats(BaseModel, frozen=True):
     n_hashed: int  # rows in which features are hashed
     n_truths: int
     mean_absolute_error: float | None
+    set_aside: list[str] = []  # files of the log that were damaged, and not recovered since
     delivery: Delivery | None = None  # to the database, if one is set
 
 
@@ -107,7 +108,9 @@ def stats(settings: LogSettings, window: Window = EVERYTHING, local: bool = Fals
     """Count a window of the log; raises LogError or DatabaseError if it cannot be read."""
     with closing(open_log_for_reading(settings, local)) as reader:
         counted = count(reader, window)
-    return counted.model_copy(update={"delivery": delivery_of(settings)})
+    aside = files_aside(settings.log_path) if settings.log_path else []
+    told = {"set_aside": [str(path) for path in aside], "delivery": delivery_of(settings)}
+    return counted.model_copy(update=told)
 
 
 def delivery_of(settings: LogSettings) -> Delivery | None:
@@ -116,8 +119,6 @@ def delivery_of(settings: LogSettings) -> Delivery | None:
     if database is None or path is None or not path.exists():
         return None
     lag, problem = lag_of(path, database.name)
-    if not problem and (aside := files_aside(path)):
-        problem = f"{aside[0]} may hold more: `{RECOVER} {aside[0]}` brings it back."
     try:
         [(n_undeliverable,)] = FileReader(path).ask(UNDELIVERABLE, target=database.name)
     except LogError as error:  # which does not keep the database from being counted

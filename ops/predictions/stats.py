@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from contract.predictions.counts import Delivery, HourCount, Stats
 from contract.predictions.counts import stats as count
+from contract.predictions.damage import RECOVER
 from contract.predictions.read import Window
 from contract.predictions.settings import LogSettings
 from ops.predictions.command import add_local, add_since, printable, say
@@ -30,6 +31,9 @@ def _in_words(found: Stats) -> Iterable[str]:
     yield ""
     yield from _predictions(found)
     yield from _rejected(found)
+    for path in found.set_aside:
+        yield ""
+        yield f"{'set aside':<14}{path} may hold more: `{RECOVER} {path}` brings it back."
     if found.delivery:
         yield from _delivery(found.delivery)
 

@@ -1,5 +1,6 @@
 """recover: what was set aside of a damaged log comes back into it."""
 
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -39,6 +40,14 @@ def test_rows_come_back_once_and_are_delivered(ops, log, path, database):
     assert "705 rows found, 0 of them new in predictions.db" in again.out
     assert ops("ship").code == 0
     assert database.execute("SELECT count(*) FROM predictions") == [(706,)]
+
+
+def test_stats_remind_of_what_was_set_aside_without_a_database_too(ops, log, path):
+    append(log, [GAS])
+    name = damage(log, path).name
+
+    assert f"`python -m ops.predictions recover {name}` brings it back" in ops("stats").out
+    assert json.loads(ops("stats", "--json").out)["set_aside"] == [name]
 
 
 def test_lost_pages_are_told(ops, log, path):
