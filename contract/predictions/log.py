@@ -222,7 +222,8 @@ class PredictionLog:
 
     def _transact(self, group: list[Rows]) -> None:
         if not (self._insert_and_commit(group) or self._insert_and_commit(group)):
-            raise LogError(f"{self.path}: nothing was logged, a log just begun is damaged, too.")
+            why = "nothing was logged, a log just begun is damaged, too"
+            raise LogError(f"{self.path}: {why}. Mend the disk, or name another path.")
 
     def _insert_and_commit(self, group: list[Rows]) -> bool:
         """Commit what a group holds; False if the file was damaged and is set aside."""
@@ -261,7 +262,8 @@ class PredictionLog:
                 self._files = found
                 return connection
             self._disconnect()  # what goes into them now would be lost
-        raise LogError(f"{self.path}: nothing was logged, other files take its place all the time.")
+        why = "nothing was logged, other files take its place all the time"
+        raise LogError(f"{self.path}: {why}. End what moves them, or name another path.")
 
     def _open(self) -> sqlite3.Connection:
         self._copying.has_lost_pages = False

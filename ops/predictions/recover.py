@@ -41,7 +41,10 @@ def run(options: argparse.Namespace, settings: LogSettings) -> None:
     except sqlite3.Error as error:
         raise CommandError(f"{path}: {error}. {advice_on(error)} Then start again.") from error
     if not found.total():
-        raise CommandError(f"{source} holds no rows of a prediction log that can be read.")
+        raise CommandError(
+            f"{source} holds no rows of a prediction log that can be read. Name what was set "
+            "aside, which ends in .damaged- and digits; the .wal beside it is read with it."
+        )
     for table in COLUMNS:
         say(f"{table:<12}{found[table]:>12,} rows found, {added[table]:,} of them new in {path}")
     if n_missing:
