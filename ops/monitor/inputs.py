@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -73,13 +74,13 @@ def gather(
             name: pc.and_(columns[name].is_null(), pc.is_in(stored.column("model"), lacking[name]))
             for name in lacking.keys() & columns.keys()
         }
-        n_lacking.update({name: pc.sum(mask).as_py() or 0 for name, mask in lacks.items()})
+        n_lacking.update({name: _n_true(mask) for name, mask in lacks.items()})
+        if columns and lacks.keys() == columns.keys():
+            found.n_foreign += _n_true(reduce(pc.and_, lacks.values()))
         _count_hours(found, batch, stored, columns, lacks)
         _note_hashed(found.hashed, stored, kinds)
-    found.n_foreign = min(n_lacking[name] for name in contract.names())
     found.inputs = _without(of_inputs.profile(), n_lacking)
-    found.predictions = of_predictions.profile()
-    found.edges = nearest.edges()
+    found.predictions, found.edges = of_predictions.profile(), nearest.edges()
     return found
 
 
@@ -94,6 +95,10 @@ def _lacking(contract: Contract, contracts: Mapping[str, Contract]) -> dict[str,
         for feature in contract.features
     }
     return {name: pa.array(versions) for name, versions in lacking.items() if versions}
+
+
+def _n_true(mask: pa.BooleanArray) -> int:
+    return pc.sum(mask).as_py() or 0
 
 
 def _without(profile: Profile, n_lacking: Mapping[str, int]) -> Profile:

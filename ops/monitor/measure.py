@@ -22,7 +22,7 @@ from contract.monitoring import (
     Told,
 )
 from contract.params import Params
-from contract.predictions.counts import count
+from contract.predictions.counts import ModelCount, count
 from contract.predictions.read import Reader, Window
 from contract.profile import ColumnProfile, Profile
 from ops.monitor.inputs import Gathered, gather, last_hours, only
@@ -54,15 +54,7 @@ def measure(
         model=manifest.version,
         status=status,
         summary=_summary(status, n_judged, params.drift.min_rows, told, error),
-        versions=[
-            Seen(
-                version=each.version,
-                n_predictions=each.n_predictions,
-                first=each.first,
-                last=each.last,
-            )
-            for each in counted.by_model
-        ],
+        versions=[_seen(each) for each in counted.by_model],
         findings=told,
         notes=_notes(contracts, manifest, compared, found),
         columns=_spreads(reference, found.inputs),
@@ -86,6 +78,15 @@ def _compare(reference: Profile, found: Gathered, params: Params) -> list[Compar
         for profile in profiles
         if profile.n_rows and profile.columns
     ]
+
+
+def _seen(model: ModelCount) -> Seen:
+    return Seen(
+        version=model.version,
+        n_predictions=model.n_predictions,
+        first=model.first,
+        last=model.last,
+    )
 
 
 def _spreads(reference: Profile, current: Profile) -> list[Spread]:

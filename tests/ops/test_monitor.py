@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contract.artifact import Model, Predictions, load_model
+from contract.artifact import FINAL, Model, Predictions, load_model, load_train_profile
 from contract.encoding import encode
 from contract.features import PREDICTION, Contract
 from contract.monitoring import Report, read_report
@@ -255,6 +255,22 @@ def test_rows_of_quite_another_contract_are_not_judged(site, model, monitor):
     assert (ended.code, ended.err, ended.report.n_rows) == (2, "", N_ENOUGH)
     assert "0 predictions are too few to judge" in ended.out
     assert "Model 0123456789ab had other features: " in ended.out
+
+
+def test_rows_that_share_one_feature_are_not_foreign_whatever_other_rows_lack(site, model):
+    contract, rows = model.manifest.contract, rows_of(model, 20)
+    _, reference = load_train_profile(FINAL)
+    one, two = contract.features[:2]
+    told = model.predict(encode(rows, contract))
+    for version, kept in (("0123456789ab", one), ("ba9876543210", two)):
+        part = contract.model_copy(update={"features": (kept,)})
+        log_rows(site, model, rows[[kept.name]], told, version, part)
+    asked = contract.model_copy(update={"features": (one, two)})
+    reader = FileReader(site)
+
+    found = gather(reader.batches(), asked, reference, model.manifest.version, reader.contracts())
+
+    assert (found.n_rows, found.n_foreign) == (40, 0)
 
 
 def _part(told: Predictions, n: int) -> Predictions:
