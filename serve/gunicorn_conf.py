@@ -120,7 +120,8 @@ def warm_up(app: Flask) -> None:
 
     Of a worker that follows one that was killed it took 8 to 20 ms, for which all others waited.
     """
-    run_wsgi_app(app, create_environ("/health"))
+    host = next(iter(settings.trusted_hosts), "localhost").removeprefix(".")
+    run_wsgi_app(app, create_environ("/health", f"http://{host}"))
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

@@ -5,6 +5,7 @@ far, one transaction takes the rows of all, and each goes on to its answer. Its 
 than a log that takes its time.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from contract.predictions.rows import Rows
+
+logger = logging.getLogger(__name__)
 
 Work = Callable[[], Any]
 
@@ -40,8 +43,14 @@ class Round:
         """Commit what waits, in one transaction, until all requests are done."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            with self._watching():
-                self.write([each.rows for each in waiting])
+            try:
+                with self._watching():
+                    self.write([each.rows for each in waiting])
+            except Exception as error:  # all still get an answer, by what became of their rows
+                logger.exception("a commit did not end as it should")
+                for each in waiting:
+                    if not each.rows.taken:  # else the log has told them
+                        each.rows.error = error
             for each in waiting:
                 each.rows = None
                 self._go_on(each)

@@ -236,7 +236,10 @@ def _begin_by_hand() -> tuple[Task, int]:
     if lock is None:
         holder = holder_of(task.log_path)
         told = f" ({holder})" if holder else ""
-        raise ContractError(f"{task.log_path}: another process delivers it already{told}.")
+        raise ContractError(
+            f"{task.log_path}: another process delivers it already{told}. "
+            "End it first to deliver from here."
+        )
     return task, lock
 
 

@@ -6,10 +6,13 @@ the loop answers small requests itself, and is watched: where one takes longer t
 stand-in runs the loop until the answer is out.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_S = 0.005
 DOZE_S = 0.2  # without requests, after which it sleeps until the next
@@ -67,6 +70,8 @@ class StandIn:
         try:
             while self._busy_since_s == since_s:
                 self._turn()
+        except Exception:  # the next that takes long needs a stand-in, too
+            logger.exception("the loop failed while a request took long")
         finally:
             self.has_loop = False
             self._loop.release()

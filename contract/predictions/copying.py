@@ -4,6 +4,7 @@ SQLite begins the WAL anew once all of it has been copied, which never comes abo
 never pause; so when it is long, its last pages are copied while nobody else in the process writes.
 """
 
+import logging
 import sqlite3
 import threading
 from contextlib import closing, suppress
@@ -17,6 +18,8 @@ from contract.predictions.damage import (
     n_bytes_missing,
 )
 from contract.predictions.file import checkpoint, connect, lay_ballast
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_PAGES, LONG_WAL_PAGES = 4_000, 16_000  # of 4 KiB
 PAGES_A_COMMIT, ROWS_A_PAGE = 3, 8  # about, for rows of some 400 bytes
@@ -44,8 +47,13 @@ class Copying:
             self._copy("FULL")
         elif self._n_pages >= CHECKPOINT_PAGES:
             self._n_pages = 0
-            self._thread = threading.Thread(target=self.run, args=(files,))
-            self._thread.start()
+            thread = threading.Thread(target=self.run, args=(files,))
+            try:
+                thread.start()
+            except RuntimeError as error:  # the rows are safe in the WAL; a later one may start
+                logger.warning("%s: its WAL could not be copied into it, %s", self._path, error)
+            else:
+                self._thread = thread
 
     def wait(self) -> None:
         if self._thread:

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, settings: LogSettings) -> None:
         raise CommandError("PREDICTION_LOG is off, so there is no log. Set it to a path.")
     if not any(Path(f"{source}{suffix}").is_file() for suffix in ("", ".wal")):
         raise CommandError(f"{source} does not exist, or is no file: name what was set aside.")
-    if source.absolute() == path.absolute():
+    if source.exists() and path.exists() and source.samefile(path):
         raise CommandError(f"{source} is the log itself, which a server sets aside if need be.")
     try:
         found, added, n_missing = _copy(source, path)

@@ -151,6 +151,38 @@ def test_log_that_cannot_be_written_is_told_to_each(log, answering, begin, told)
     assert told.answers == {"a": "told", "b": "told"}
 
 
+def test_error_after_a_commit_costs_no_answer(log, answering, begin, told, path, caplog):
+    def write(appends: list) -> None:
+        log.write(appends)
+        raise RuntimeError("can't start new thread")
+
+    answering.write = write
+    begin("a", lambda: append(log))
+    begin("b", lambda: append(log))
+    answering.settle()
+
+    assert logged_ids(path) == [told.answers["a"], told.answers["b"]]
+    assert "can't start new thread" in caplog.text
+
+
+def test_error_before_a_commit_is_told_to_each(log, answering, begin, told, path):
+    def fail(appends: list) -> None:
+        raise RuntimeError("no such luck")
+
+    def try_it() -> str:
+        with pytest.raises(LogError, match="no such luck"):
+            append(log)
+        return "told"
+
+    answering.write = fail
+    begin("a", try_it)
+    begin("b", try_it)
+    answering.settle()
+
+    assert told.answers == {"a": "told", "b": "told"}
+    assert not path.exists()
+
+
 def test_other_threads_are_not_held_up_by_a_round(log, answering, begin, told, path):
     begin("a", lambda: append(log))
     thread = threading.Thread(target=append, args=[log])
