@@ -25,6 +25,7 @@ import numpy as np
 WAL_HEADER = struct.Struct(">IIIIIIII")  # its third is the size of a page, then count and salts
 FRAME_HEADER = struct.Struct(">IIIIII")  # page, size of the database if a commit, salts, checksum
 FRAME_HEAD = np.dtype([("page", ">u4"), ("n_pages", ">u4"), ("salts", ">u8")])  # its beginning
+SALTS = slice(16, 24)  # of the bytes of a WAL
 NOT_KNOWN = sys.maxsize  # bytes of a file that has only been opened
 BYTES_A_BLOCK = 512  # as POSIX counts what a file takes
 RECOVER = "python -m ops.predictions recover"
@@ -50,6 +51,18 @@ class Frame(NamedTuple):
     start: int  # of the page, in bytes
 
 
+class WalPages(NamedTuple):
+    """What somebody has seen of a WAL: the pages of its first frames, as far as committed."""
+
+    salts: bytes  # by which it is known from one begun anew in its place
+    n_bytes: int  # of the whole file
+    n_frames: int
+    pages: frozenset[int]
+
+
+NOTHING_SEEN = WalPages(b"", 0, 0, frozenset())
+
+
 def files_at(path: str) -> Files | None:
     """Look at the files of a log, for each append and hence quickly; None if there is none."""
     try:
@@ -71,18 +84,21 @@ def is_emptied(found: Files | None) -> bool:
     return found is not None and found.n_bytes == 0 and found.wal != 0
 
 
-def is_cut(connection: sqlite3.Connection, path: Path, n_bytes: int) -> bool:
+def is_cut(
+    connection: sqlite3.Connection, path: Path, n_bytes: int, seen: WalPages = NOTHING_SEEN
+) -> bool:
     """Say whether a main file of this size has lost pages; called within a transaction that writes.
 
     Pruning cuts the file as well, and checkpoints let it grow, so no two sizes tell. But a page
-    behind the end of the file has to be in the WAL, which nobody begins anew meanwhile.
+    behind the end of the file has to be in the WAL, which nobody begins anew meanwhile. What was
+    seen of a long WAL before the transaction spares those who wait for its end.
     """
     if n_bytes == 0:
         return True
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     (n_pages,) = connection.execute("PRAGMA page_count").fetchone()
     behind = set(range(n_bytes // page_size + 1, n_pages + 1))
-    return bool(behind) and not behind <= _pages_in(Path(f"{path}-wal"))
+    return bool(behind) and not behind <= pages_in(Path(f"{path}-wal"), seen).pages
 
 
 def n_bytes_missing(path: str) -> int:
@@ -105,26 +121,29 @@ def has_lost_pages(connection: sqlite3.Connection) -> bool:
         return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
-def _pages_in(wal: Path) -> set[int]:
+def pages_in(wal: Path, seen: WalPages = NOTHING_SEEN) -> WalPages:
     """Give the pages that a WAL holds since it was begun; those before them were copied."""
     with mapped(wal) as content:  # SQLite has its locks elsewhere, so that we may close it
-        heads = _heads(content)
-    ours = heads[heads["salts"] == heads["salts"][:1]]
+        salts = content[SALTS]
+        if salts != seen.salts or len(content) < seen.n_bytes:
+            seen = WalPages(salts, len(content), 0, frozenset())
+        heads, n_bytes = _heads(content, seen.n_frames), len(content)
+    ours = heads[heads["salts"] == int.from_bytes(salts, "big")]
     committed = np.flatnonzero(ours["n_pages"])
-    return set(ours["page"][: committed[-1] + 1 if len(committed) else 0].tolist())
+    n_new = int(committed[-1]) + 1 if len(committed) else 0
+    pages = seen.pages.union(ours["page"][:n_new].tolist())
+    return WalPages(salts, n_bytes, seen.n_frames + n_new, pages)
 
 
-def _heads(wal: bytes | mmap.mmap) -> np.ndarray:
-    """Give the heads of all frames as `frames` does, in a hundredth of the time.
-
-    Those who write wait meanwhile, and a WAL has some 16,000.
-    """
+def _heads(wal: bytes | mmap.mmap, first: int) -> np.ndarray:
+    """Give the heads of frames as `frames` does, in a hundredth of the time."""
     if len(wal) < WAL_HEADER.size:
         return np.empty(0, FRAME_HEAD)
     step = FRAME_HEADER.size + WAL_HEADER.unpack_from(wal)[2]
-    n_frames = (len(wal) - WAL_HEADER.size) // step
+    start = WAL_HEADER.size + first * step
+    n_frames = max(0, (len(wal) - start) // step)
     # a copy, since a file whose bytes are in use cannot be closed
-    return np.ndarray(n_frames, FRAME_HEAD, wal, WAL_HEADER.size, (step,)).copy()
+    return np.ndarray(n_frames, FRAME_HEAD, wal, min(start, len(wal)), (step,)).copy()
 
 
 @contextmanager

@@ -28,10 +28,12 @@ from contract.artifact import Predictions
 from contract.predictions.copying import Copying
 from contract.predictions.damage import (
     NOT_KNOWN,
+    NOTHING_SEEN,
     Files,
     files_at,
     is_cut,
     make_file,
+    pages_in,
     set_aside,
 )
 from contract.predictions.file import (
@@ -79,6 +81,7 @@ class PredictionLog:
         self._pen = threading.Lock()  # held to touch all that follows
         self._connection: sqlite3.Connection | None = None
         self._files: Files | None = None  # those that are open
+        self._seen = NOTHING_SEEN  # of their WAL, as they were opened
         self._contracts: dict[str, str] = {}  # by the version of the model
         self._n_described = 0  # of them are in the file
         self._copying = Copying(path)
@@ -269,11 +272,12 @@ class PredictionLog:
         self._copying.has_lost_pages = False
         self._files = make_file(self.path)._replace(wal=0, n_bytes=NOT_KNOWN)
         self._connection = open_log(self.path, self._sync_full)
+        self._seen = pages_in(Path(f"{self.path}-wal"))  # now, that nobody waits for us
         return self._connection
 
     def _is_whole(self, connection: sqlite3.Connection, found: Files) -> bool:
         """Say whether the files at the path are those that are open; sets them aside if damaged."""
-        ours = self._files
+        ours, n_bytes = self._files, found.n_bytes
         if found[:2] != ours[:2]:
             return False
         if ours.wal and found.wal != ours.wal:
@@ -281,7 +285,7 @@ class PredictionLog:
             copy_lost_wal(connection)
         elif self._copying.has_lost_pages:
             pass
-        elif found.n_bytes >= ours.n_bytes or not is_cut(connection, self.path, found.n_bytes):
+        elif n_bytes >= ours.n_bytes or not is_cut(connection, self.path, n_bytes, self._seen):
             return True
         set_aside(self.path, found.main)
         return False

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.predictions.damage import _pages_in, current, frames, mapped
+from contract.predictions.damage import NOTHING_SEEN, current, frames, mapped, pages_in
 from contract.predictions.log import PredictionLog
 from contract.predictions.outbox import Outbox
 from contract.predictions.salvage import COLUMNS, Salvage
@@ -55,22 +55,26 @@ def test_all_rows_of_all_tables_are_found_as_they_are(copied, path):
 
 
 def test_pages_of_a_wal_are_told_alike_by_both_who_read_it(log, path):
-    for n_rows in (1, 400, 5):  # the third time the WAL is begun anew, over older frames
+    wal, seen = Path(f"{path}-wal"), NOTHING_SEEN
+    for n_rows in (1, 400, 5, 1, 3):  # the later ones over older frames
         fill(log, n_rows)
-        wal = Path(f"{path}-wal")
         with mapped(wal) as content:
             told = {frame.page for frame in current(frames(content))}
-        assert _pages_in(wal) == told != set()
+        seen = pages_in(wal, seen)
+        assert seen == pages_in(wal)
+        assert seen.pages == told != set()
+        if n_rows == 1:  # it goes on
+            continue
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
 
 def test_wal_that_holds_no_frame_has_no_pages(tmp_path):
     wal = tmp_path / "log-wal"
-    assert _pages_in(wal) == set()
+    assert not pages_in(wal).pages
     for content in (b"", b"\x37\x7f\x06\x82" * 3, b"\x37\x7f\x06\x82" * 8):
         wal.write_bytes(content)
-        assert _pages_in(wal) == set()
+        assert not pages_in(wal).pages
 
 
 def test_rows_that_were_copied_into_the_main_file_are_found_there(log, path):
