@@ -38,7 +38,11 @@ WHY_TOGETHER = (
     "shipper, a worker. A frozen database, which takes no processor, does not show. A killed "
     "worker also takes its connections along, whose clients come back to the other."
 )
-WHY_APART = "WHY"
+WHY_APART = (
+    "There one processor bears two workers and the shipper, so that a process which starts takes "
+    "it from those who answer; the shipper starts at a low priority. The clients, PostgreSQL and "
+    "the connections that are opened anew have the other."
+)
 
 
 @dataclass(frozen=True)
