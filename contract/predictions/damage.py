@@ -17,14 +17,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # Source: sqlite.org/fileformat2.html, "The WAL File Format"
 WAL_HEADER = struct.Struct(">IIIIIIII")  # its third is the size of a page, then count and salts
 FRAME_HEADER = struct.Struct(">IIIIII")  # page, size of the database if a commit, salts, checksum
-FRAME_HEAD = np.dtype([("page", ">u4"), ("n_pages", ">u4"), ("salts", ">u8")])  # its beginning
+FRAME_HEAD = [("page", ">u4"), ("n_pages", ">u4"), ("salts", ">u8")]  # its beginning
 SALTS = slice(16, 24)  # of the bytes of a WAL
 NOT_KNOWN = sys.maxsize  # bytes of a file that has only been opened
 BYTES_A_BLOCK = 512  # as POSIX counts what a file takes
@@ -129,14 +130,16 @@ def pages_in(wal: Path, seen: WalPages = NOTHING_SEEN) -> WalPages:
             seen = WalPages(salts, len(content), 0, frozenset())
         heads, n_bytes = _heads(content, seen.n_frames), len(content)
     ours = heads[heads["salts"] == int.from_bytes(salts, "big")]
-    committed = np.flatnonzero(ours["n_pages"])
+    (committed,) = ours["n_pages"].nonzero()
     n_new = int(committed[-1]) + 1 if len(committed) else 0
     pages = seen.pages.union(ours["page"][:n_new].tolist())
     return WalPages(salts, n_bytes, seen.n_frames + n_new, pages)
 
 
-def _heads(wal: bytes | mmap.mmap, first: int) -> np.ndarray:
+def _heads(wal: bytes | mmap.mmap, first: int) -> "np.ndarray":
     """Give the heads of frames as `frames` does, in a hundredth of the time."""
+    import numpy as np  # here, as a process that delivers starts without
+
     if len(wal) < WAL_HEADER.size:
         return np.empty(0, FRAME_HEAD)
     step = FRAME_HEADER.size + WAL_HEADER.unpack_from(wal)[2]
