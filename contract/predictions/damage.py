@@ -27,6 +27,7 @@ WAL_HEADER = struct.Struct(">IIIIIIII")  # its third is the size of a page, then
 FRAME_HEADER = struct.Struct(">IIIIII")  # page, size of the database if a commit, salts, checksum
 FRAME_HEAD = [("page", ">u4"), ("n_pages", ">u4"), ("salts", ">u8")]  # its beginning
 SALTS = slice(16, 24)  # of the bytes of a WAL
+USUAL_PAGE_SIZE = 4096
 NOT_KNOWN = sys.maxsize  # bytes of a file that has only been opened
 BYTES_A_BLOCK = 512  # as POSIX counts what a file takes
 RECOVER = "python -m ops.predictions recover"
@@ -142,7 +143,7 @@ def _heads(wal: bytes | mmap.mmap, first: int) -> "np.ndarray":
 
     if len(wal) < WAL_HEADER.size:
         return np.empty(0, FRAME_HEAD)
-    step = FRAME_HEADER.size + WAL_HEADER.unpack_from(wal)[2]
+    step = FRAME_HEADER.size + page_size_of(wal)
     start = WAL_HEADER.size + first * step
     n_frames = max(0, (len(wal) - start) // step)
     # a copy, since a file whose bytes are in use cannot be closed
@@ -171,14 +172,20 @@ def frames(wal: bytes | mmap.mmap) -> list[Frame]:
     return list(_frames(wal))
 
 
+def page_size_of(wal: bytes | mmap.mmap) -> int:
+    """Give the size of a page, also of a WAL that was emptied and written on, without its head."""
+    return WAL_HEADER.unpack_from(wal)[2] or USUAL_PAGE_SIZE
+
+
 def _frames(wal: bytes | mmap.mmap) -> Iterator[Frame]:
     if len(wal) < WAL_HEADER.size:
         return
-    page_size = WAL_HEADER.unpack_from(wal)[2]
+    page_size = page_size_of(wal)
     step = FRAME_HEADER.size + page_size
     for start in range(WAL_HEADER.size, len(wal) - step + 1, step):
         page, n_pages, *salts = FRAME_HEADER.unpack_from(wal, start)[:4]
-        yield Frame(page, n_pages, (salts[0], salts[1]), start + FRAME_HEADER.size)
+        if page:  # else it is a hole, as one that was emptied has before what was written next
+            yield Frame(page, n_pages, (salts[0], salts[1]), start + FRAME_HEADER.size)
 
 
 def set_aside(path: Path, inode: int) -> None:

@@ -14,10 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from contract.predictions.damage import current, frames, mapped
+from contract.predictions.damage import USUAL_PAGE_SIZE, current, frames, mapped, page_size_of
 from contract.predictions.file import MAGIC
 
-USUAL_PAGE_SIZE = 4096
 TABLE_LEAF, HEADER_BYTES = 13, 100  # of the first page, before its own
 INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # by the type of a value
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -54,7 +53,7 @@ class Salvage:
         self._older = {frame.page: frame.start for frame in found}
         self._page_size = USUAL_PAGE_SIZE
         if found:
-            self._page_size = int.from_bytes(self._wal[8:12])
+            self._page_size = page_size_of(self._wal)
         n_in_main = -(-len(self._main) // self._page_size)
         first = self.page(1) or b""
         n_told = int.from_bytes(first[28:32]) if first.startswith(MAGIC) else n_in_main
