@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from contract.predictions.log import PredictionLog
 from tests.postgres import postgres, postgres_server  # noqa: F401, fixtures of all folders
 
 ROOT = Path(__file__).parents[1]
@@ -182,3 +184,15 @@ def guarded_folder() -> Iterator[Path]:
         yield Path(folder)
         Path(folder).chmod(0o700)
     os.seteuid(was)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """Give where a prediction log is, or may be."""
+    return tmp_path / "predictions.db"
+
+
+@pytest.fixture
+def log(path) -> Iterator[PredictionLog]:
+    with closing(PredictionLog(path)) as log:
+        yield log

@@ -40,17 +40,6 @@ class Told:
 
 
 @pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "predictions.db"
-
-
-@pytest.fixture
-def log(path) -> Iterator[PredictionLog]:
-    with closing(PredictionLog(path)) as log:
-        yield log
-
-
-@pytest.fixture
 def told() -> Told:
     return Told()
 
