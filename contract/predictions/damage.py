@@ -7,27 +7,18 @@ them aside holds that right, too: no row is committed to files that have lost th
 
 import fcntl
 import logging
-import mmap
 import os
 import re
 import sqlite3
-import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
+from contract.predictions.wal import NOTHING_SEEN, WalPages, pages_in
 
-# Source: sqlite.org/fileformat2.html, "The WAL File Format"
-WAL_HEADER = struct.Struct(">IIIIIIII")  # its third is the size of a page, then count and salts
-FRAME_HEADER = struct.Struct(">IIIIII")  # page, size of the database if a commit, salts, checksum
-FRAME_HEAD = [("page", ">u4"), ("n_pages", ">u4"), ("salts", ">u8")]  # its beginning
-SALTS = slice(16, 24)  # of the bytes of a WAL
-USUAL_PAGE_SIZE = 4096
 NOT_KNOWN = sys.maxsize  # bytes of a file that has only been opened
 BYTES_A_BLOCK = 512  # as POSIX counts what a file takes
 RECOVER = "python -m ops.predictions recover"
@@ -42,27 +33,6 @@ class Files(NamedTuple):
     main: int  # inode
     wal: int  # inode, 0 if there is none
     n_bytes: int  # of the main file
-
-
-class Frame(NamedTuple):
-    """One page in a WAL."""
-
-    page: int
-    n_pages: int  # of the database, 0 unless this one commits
-    salts: tuple[int, int]
-    start: int  # of the page, in bytes
-
-
-class WalPages(NamedTuple):
-    """What somebody has seen of a WAL: the pages of its first frames, as far as committed."""
-
-    salts: bytes  # by which it is known from one begun anew in its place
-    n_bytes: int  # of the whole file
-    n_frames: int
-    pages: frozenset[int]
-
-
-NOTHING_SEEN = WalPages(b"", 0, 0, frozenset())
 
 
 def files_at(path: str) -> Files | None:
@@ -121,71 +91,6 @@ def has_lost_pages(connection: sqlite3.Connection) -> bool:
         return connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
     except sqlite3.DatabaseError as error:
         return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT
-
-
-def pages_in(wal: Path, seen: WalPages = NOTHING_SEEN) -> WalPages:
-    """Give the pages that a WAL holds since it was begun; those before them were copied."""
-    with mapped(wal) as content:  # SQLite has its locks elsewhere, so that we may close it
-        salts = content[SALTS]
-        if salts != seen.salts or len(content) < seen.n_bytes:
-            seen = WalPages(salts, len(content), 0, frozenset())
-        heads, n_bytes = _heads(content, seen.n_frames), len(content)
-    ours = heads[heads["salts"] == int.from_bytes(salts, "big")]
-    (committed,) = ours["n_pages"].nonzero()
-    n_new = int(committed[-1]) + 1 if len(committed) else 0
-    pages = seen.pages.union(ours["page"][:n_new].tolist())
-    return WalPages(salts, n_bytes, seen.n_frames + n_new, pages)
-
-
-def _heads(wal: bytes | mmap.mmap, first: int) -> "np.ndarray":
-    """Give the heads of frames as `frames` does, in a hundredth of the time."""
-    import numpy as np  # here, as a process that delivers starts without
-
-    if len(wal) < WAL_HEADER.size:
-        return np.empty(0, FRAME_HEAD)
-    step = FRAME_HEADER.size + page_size_of(wal)
-    start = WAL_HEADER.size + first * step
-    n_frames = max(0, (len(wal) - start) // step)
-    # a copy, since a file whose bytes are in use cannot be closed
-    return np.ndarray(n_frames, FRAME_HEAD, wal, min(start, len(wal)), (step,)).copy()
-
-
-@contextmanager
-def mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
-    """Look into a file without reading all of it; one that is not there is empty."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
-            yield content
-    except (FileNotFoundError, ValueError):  # an empty one cannot be mapped
-        yield b""
-
-
-def current(found: Sequence[Frame]) -> list[Frame]:
-    """Give the frames since the WAL was begun anew, as far as they were committed."""
-    ours = [frame for frame in found if frame.salts == found[0].salts]
-    n_committed = max((i for i, frame in enumerate(ours, 1) if frame.n_pages), default=0)
-    return ours[:n_committed]
-
-
-def frames(wal: bytes | mmap.mmap) -> list[Frame]:
-    """Give the frames of a WAL, older ones that were copied already behind the newer."""
-    return list(_frames(wal))
-
-
-def page_size_of(wal: bytes | mmap.mmap) -> int:
-    """Give the size of a page, also of a WAL that was emptied and written on, without its head."""
-    return WAL_HEADER.unpack_from(wal)[2] or USUAL_PAGE_SIZE
-
-
-def _frames(wal: bytes | mmap.mmap) -> Iterator[Frame]:
-    if len(wal) < WAL_HEADER.size:
-        return
-    page_size = page_size_of(wal)
-    step = FRAME_HEADER.size + page_size
-    for start in range(WAL_HEADER.size, len(wal) - step + 1, step):
-        page, n_pages, *salts = FRAME_HEADER.unpack_from(wal, start)[:4]
-        if page:  # else it is a hole, as one that was emptied has before what was written next
-            yield Frame(page, n_pages, (salts[0], salts[1]), start + FRAME_HEADER.size)
 
 
 def set_aside(path: Path, inode: int) -> None:

@@ -28,12 +28,10 @@ from contract.artifact import Predictions
 from contract.predictions.copying import Copying
 from contract.predictions.damage import (
     NOT_KNOWN,
-    NOTHING_SEEN,
     Files,
     files_at,
     is_cut,
     make_file,
-    pages_in,
     set_aside,
 )
 from contract.predictions.file import (
@@ -52,6 +50,7 @@ from contract.predictions.file import (
 )
 from contract.predictions.outage import Outage
 from contract.predictions.rows import Mark, Rows
+from contract.predictions.wal import NOTHING_SEEN, pages_in
 
 ROWS_A_COMMIT = 10_000  # some 20 ms, in which other processes wait
 RECENT_S = 1.0  # rows that were logged so lately show that more can be

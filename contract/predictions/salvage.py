@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from contract.predictions.damage import USUAL_PAGE_SIZE, current, frames, mapped, page_size_of
 from contract.predictions.file import MAGIC
+from contract.predictions.wal import current, frames_in, mapped, page_size_of, start_of
 
 TABLE_LEAF, HEADER_BYTES = 13, 100  # of the first page, before its own
 INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # by the type of a value
@@ -47,17 +47,18 @@ class Salvage:
         wal = wal if wal.exists() else Path(f"{self.path}-wal")
         self._main = self._stack.enter_context(mapped(self.path))
         self._wal = self._stack.enter_context(mapped(wal))
-        found = frames(self._wal)
-        newest = current(found) if found else []
-        self._newest = {frame.page: frame.start for frame in newest}
-        self._older = {frame.page: frame.start for frame in found}
-        self._page_size = USUAL_PAGE_SIZE
-        if found:
-            self._page_size = page_size_of(self._wal)
+        self._page_size = page_size_of(self._wal)
+        frames = frames_in(self._wal)
+        starts = {place: start_of(self._wal, place) for place in range(len(frames))}
+        salts = frames["salts"][frames["page"] > 0]
+        newest = current(frames, salts[0]) if len(salts) else salts
+        self._newest = {int(frames["page"][place]): starts[place] for place in newest.tolist()}
+        self._older = dict(zip(frames["page"].tolist(), starts.values(), strict=True))
         n_in_main = -(-len(self._main) // self._page_size)
         first = self.page(1) or b""
         n_told = int.from_bytes(first[28:32]) if first.startswith(MAGIC) else n_in_main
-        self.n_pages = newest[-1].n_pages if newest else max(n_told, n_in_main and 1)
+        n_in_wal = int(frames["n_pages"][newest[-1]]) if len(newest) else 0
+        self.n_pages = n_in_wal or max(n_told, n_in_main and 1)
         return self
 
     def __exit__(self, *_: object) -> None:
