@@ -111,7 +111,7 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"{repeated[0]!r} names two columns, expected every name and former name once"
             )
-        if PREDICTION in self.names():
+        if PREDICTION in {column.name for column in self.columns}:
             raise ValueError(f"{PREDICTION!r} stands for the model's predictions, expected another")
         return self
 

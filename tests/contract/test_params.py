@@ -255,6 +255,10 @@ def test_wrong_value_is_named_with_its_key_and_what_was_expected(changes, messag
             "contract: '(prediction)' stands for the model's predictions, expected another",
         ),
         (
+            {"contract.target.name": "(prediction)"},
+            "contract: '(prediction)' stands for the model's predictions, expected another",
+        ),
+        (
             {"candidates": ["linear", "ridge", "linear"]},
             "candidates list 'linear' twice, expected each once",
         ),
