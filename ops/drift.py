@@ -85,9 +85,9 @@ def tell(options: argparse.Namespace) -> Status:
     source = options.source or params.data.source
     table = read_table(params.data.model_copy(update={"source": source}), params.contract).rows
     rows = to_readable(table, params.contract)
+    reference, current = read_accepted(rows, params)
     page = options.evidently
     said = write_page_of_rows(page, rows, params.contract) if page else []
-    reference, current = read_accepted(rows, params)
     compared = compare(reference, current, params.drift)
     status = status_of(compared, params.drift.min_rows)
     lines = in_words(source, status, compared, params.drift.min_rows)
