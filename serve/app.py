@@ -26,7 +26,7 @@ from serve.settings import Settings
 
 if TYPE_CHECKING:
     from contract.predictions.outbox import Lag
-    from serve.shipper import Keeper
+    from serve.keeper import Keeper
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _make_keeper(settings: Settings) -> "Keeper | None":
     if settings.database is None:
         return None
-    from serve.shipper import Keeper  # brings psycopg2 along, which few need
+    from serve.keeper import Keeper  # brings psycopg2 along, which few need
 
     return Keeper(settings)
 

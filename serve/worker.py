@@ -29,6 +29,7 @@ from serve.connection import Answering, Connection, Lane, Outgoing
 from serve.incoming import SMALL_BYTES, Incoming, RefusedError
 from serve.limits import REFUSED
 from serve.rounds import Round
+from serve.shares import AWAY, Shares
 from serve.stand_in import StandIn
 
 VITAL = {"/health", "/ready", "/metrics"}
@@ -54,6 +55,7 @@ N_BACKLOG = 2048  # connections that the kernel may hold for us
 class Worker(ThreadWorker):
     """Collects requests in the main loop, and answers them in threads."""
 
+    shares = Shares()  # of all workers
     n_queued = 64  # these four are set by gunicorn_conf
     answers_itself = True  # rather than in threads, which can wait for the disk together
     max_body_bytes = 500 * 2**20
@@ -91,8 +93,8 @@ class Worker(ThreadWorker):
 
     def accept(self, listener: Any) -> bool:
         """Take one connection, if there is one."""
-        if self.nr_conns and self.alive:
-            time.sleep(GIVE_WAY_S)  # or the worker that wakes first takes all of a burst
+        if self.alive and self.shares.fewest() < self.nr_conns:
+            time.sleep(GIVE_WAY_S)
         try:
             sock, client = listener.accept()
         except BlockingIOError:
@@ -102,7 +104,7 @@ class Worker(ThreadWorker):
             time.sleep(0.05)
             return False
         sock.settimeout(SEND_S)
-        self.nr_conns += 1
+        self.count(1)
         incoming = Incoming(self.cfg, client, self.max_body_bytes)
         conn = Connection(sock, client, listener.getsockname(), incoming)
         conn.deadline_s += self.patience_s
@@ -249,7 +251,13 @@ class Worker(ThreadWorker):
         conn.leave()
         conn.incoming.forget()
         conn.sock.close()
-        self.nr_conns -= 1
+        self.count(-1)
+
+    def count(self, more: int) -> None:
+        """Take note of one connection more or less."""
+        self.nr_conns += more
+        if self._accepting:
+            self.shares.tell(self.age, self.nr_conns)
 
     def turn(self) -> None:
         """Run the loop once; its own thread does so in gunicorn's way, its stand-in in this."""
@@ -301,6 +309,7 @@ class Worker(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         if self.alive:
             super().set_accept_enabled(enabled)
+            self.shares.tell(self.age, self.nr_conns if enabled else AWAY)
         elif self._accepting:
             self.stop_accepting()
 
@@ -311,6 +320,7 @@ class Worker(ThreadWorker):
                 if not self.accept(listener):
                     break
         super().set_accept_enabled(False)
+        self.shares.leave(self.age)
         for listener in self.sockets:
             listener.close()
         soon_s = time.monotonic() + STOP_S

@@ -103,11 +103,11 @@ class Delivery:
         return pause_s
 
     def drain(self, longest_s: float) -> None:
-        """Try once more to deliver all that waits; what fails is left to who comes next."""
-        give_up = time.monotonic() + longest_s
+        """Try once more to deliver what waits; what fails, or comes meanwhile, is for the next."""
+        give_up, n_rows = time.monotonic() + longest_s, ROWS_A_BATCH
         try:
-            while time.monotonic() < give_up and deliver_once(self._outbox, self._database):
-                pass
+            while n_rows >= ROWS_A_BATCH and time.monotonic() < give_up:
+                n_rows = deliver_once(self._outbox, self._database)
         except (DatabaseError, LogError) as error:
             logger.warning("The last rows wait for the next to deliver them: %s", error)
 

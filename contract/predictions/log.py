@@ -80,7 +80,7 @@ class PredictionLog:
         self._pen = threading.Lock()  # held to touch all that follows
         self._connection: sqlite3.Connection | None = None
         self._files: Files | None = None  # those that are open
-        self._seen = NOTHING_SEEN  # of their WAL, as they were opened
+        self._seen = NOTHING_SEEN  # of their WAL
         self._contracts: dict[str, str] = {}  # by the version of the model
         self._n_described = 0  # of them are in the file
         self._copying = Copying(path)
@@ -129,6 +129,13 @@ class PredictionLog:
                 self._commit(Mark(PREDICTIONS, (), []))
                 lay_ballast(self.path)  # in case that a full disk has taken it
         return self._outage is None
+
+    def look_ahead(self) -> None:
+        """Look through the WAL that is there; of a long one it takes some 20 ms.
+
+        It is for those who are to append soon, and otherwise would with their first.
+        """
+        self._seen = pages_in(Path(f"{self.path}-wal"))
 
     def describe(self, version: str, contract: str) -> None:
         """Tell which contract, as JSON, the rows of a model follow; written with its first row."""
@@ -271,7 +278,7 @@ class PredictionLog:
         self._copying.has_lost_pages = False
         self._files = make_file(self.path)._replace(wal=0, n_bytes=NOT_KNOWN)
         self._connection = open_log(self.path, self._sync_full)
-        self._seen = pages_in(Path(f"{self.path}-wal"))  # now, that nobody waits for us
+        self._seen = pages_in(Path(f"{self.path}-wal"), self._seen)  # before others wait for us
         return self._connection
 
     def _is_whole(self, connection: sqlite3.Connection, found: Files) -> bool:
@@ -290,7 +297,7 @@ class PredictionLog:
         return False
 
     def _disconnect(self) -> None:
-        self._files, self._n_described = None, 0
+        self._files, self._seen, self._n_described = None, NOTHING_SEEN, 0
         if self._connection:
             self._connection.close()
             self._connection = None

@@ -1,12 +1,14 @@
-"""Whose turn it is to deliver a log: one process at a time, and anybody can see which."""
+"""Whose turn it is to deliver a log: one process at a time, and anybody can see which.
+
+One more may wait for its turn, in a place that only one can have. Both rights are locks of the
+kernel, which end with the last process that holds the descriptor, however that ends.
+"""
 
 import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-
-N_EARLY_BYTES = 4  # at the start of the lock, for who keeps the process alive
 
 
 class Holder(NamedTuple):
@@ -20,12 +22,18 @@ class Holder(NamedTuple):
 
 
 def take_lock(path: Path) -> int | None:
-    """Give a descriptor that holds the right to deliver this log; None while another has it.
+    """Give a descriptor that holds the right to deliver this log; None while another has it."""
+    return _lock(_signed(path))
 
-    The right ends with the last process that holds the descriptor, however that ends.
-    """
+
+def take_place(path: Path) -> int | None:
+    """Give a descriptor that holds the place of who delivers next; None while another has it."""
+    return _lock(Path(f"{path}-shipper-next"))
+
+
+def _lock(path: Path) -> int | None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(f"{path}-shipper", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -36,16 +44,34 @@ def take_lock(path: Path) -> int | None:
 
 def sign(lock: int, target: str) -> None:
     """Write down who has the lock, for those who want it."""
-    with suppress(OSError):  # the disk is full; the delivery may empty it
-        os.ftruncate(lock, N_EARLY_BYTES)
-        os.pwrite(lock, f"{os.getpid()} {target}".encode(), N_EARLY_BYTES)
+    _write(lock, f"{os.getpid()} {target}")
 
 
 def holder_of(path: Path) -> Holder | None:
     """Say who has, or had last, the right to deliver this log; None if nobody has signed."""
     try:
-        with Path(f"{path}-shipper").open("rb") as file:
-            pid, _, target = file.read()[N_EARLY_BYTES:].decode().partition(" ")
+        pid, _, target = _signed(path).read_bytes().decode().partition(" ")
     except (OSError, UnicodeDecodeError):
         return None
     return Holder(int(pid), target) if pid.isdigit() and target else None
+
+
+def note_failures(place: int, n: int) -> None:
+    """Write down how many processes in a row have failed in this place."""
+    _write(place, str(n))
+
+
+def n_failures(place: int) -> int:
+    """Say how many processes in a row have failed in this place, those of all workers together."""
+    digits = os.pread(place, 20, 0)
+    return int(digits) if digits.isdigit() else 0
+
+
+def _signed(path: Path) -> Path:
+    return Path(f"{path}-shipper")
+
+
+def _write(lock: int, text: str) -> None:
+    with suppress(OSError):  # the disk is full; the delivery may empty it
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text.encode(), 0)

@@ -35,7 +35,7 @@ from contract.predictions.log import PredictionLog
 from contract.predictions.settings import LogSettings
 from contract.settings import read_settings
 from serve.logs import log_to_stderr
-from serve.shipper import Keeper
+from serve.keeper import Keeper
 
 log_to_stderr("INFO")
 listener = socket.create_server(("127.0.0.1", 0))
@@ -85,13 +85,24 @@ class Site:
     def shippers(self) -> list[psutil.Process]:
         return [each for worker in self.workers for each in shippers_of(worker.pid)]
 
+    def both(self) -> tuple[psutil.Process, psutil.Process]:
+        """Wait for the process that delivers and the one that is to follow it, and give them."""
+        wait_for(lambda: self._at_work() is not None and len(self.shippers()) == 2)
+        (follower,) = (each for each in self.shippers() if each != self._at_work())
+        return self._at_work(), follower
+
     def shipper(self) -> psutil.Process:
         """Wait for the process that delivers, and give it."""
-        wait_for(lambda: len(self.shippers()) == 1)
-        return self.shippers()[0]
+        wait_for(lambda: self._at_work() is not None)
+        return self._at_work()
 
-    def its_worker(self) -> subprocess.Popen:
-        (parent,) = (each for each in self.workers if each.pid == self.shipper().ppid())
+    def _at_work(self) -> psutil.Process | None:
+        holder = holder_of(self.log_path)
+        found = [each for each in self.shippers() if holder and each.pid == holder.pid]
+        return found[0] if found else None
+
+    def worker_of(self, shipper: psutil.Process) -> subprocess.Popen:
+        (parent,) = (each for each in self.workers if each.pid == shipper.ppid())
         return parent
 
     def ids(self) -> list[str]:
@@ -115,12 +126,12 @@ def shippers_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> float:
+def wait_for(condition: Callable[[], bool], seconds: float = 15, *, pause_s: float = 0.02) -> float:
     """Wait until it holds; give the seconds that it took."""
     began_s = time.monotonic()
     while not condition():
         assert time.monotonic() < began_s + seconds
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return time.monotonic() - began_s
 
 
@@ -146,33 +157,47 @@ def site(tmp_path, postgres) -> Iterator[Site]:
 
 
 def test_one_process_delivers_for_all_workers_and_takes_nothing_of_theirs_along(site):
-    shipper = site.shipper()
+    shipper, follower = site.both()
 
-    assert shipper.nice() == psutil.Process().nice() + NICE
+    assert shipper.nice() == follower.nice() == psutil.Process().nice() + NICE
     names = [Path(f"/proc/{shipper.pid}/fd/{fd}").resolve().name for fd in range(20)]
     assert [c for c in shipper.net_connections() if c.status == psutil.CONN_LISTEN] == []
     assert f"{site.log_path.name}-shipper" in names
+    assert f"{site.log_path.name}-shipper-next" not in names
     assert take_lock(site.log_path) is None
-    lock = site.log_path.with_name("predictions.db-shipper")
-    signed = f"0000{shipper.pid} {site.address.name}".encode()
-    wait_for(lambda: lock.read_bytes() == signed)  # that it ends early is not expected any more
+    assert holder_of(site.log_path) == (shipper.pid, site.address.name)
+    assert [c for c in follower.net_connections() if c.status == psutil.CONN_ESTABLISHED] == []
+
+
+def test_process_that_is_next_is_another_workers(site):
+    shipper, follower = site.both()
+
+    assert site.worker_of(shipper) != site.worker_of(follower)
 
 
 @pytest.mark.parametrize("victim", ["shipper", "its worker"])
-def test_another_takes_over_from_a_process_that_was_killed(victim, site, postgres):
-    shipper = site.shipper()
-    worker = site.its_worker()
+def test_the_next_takes_over_from_a_process_that_was_killed(victim, site, postgres):
+    shipper, follower = site.both()
+    worker = site.worker_of(shipper)
     began_s = time.monotonic()
     (shipper if victim == "shipper" else worker).send_signal(signal.SIGKILL)
 
-    wait_for(lambda: shipper not in site.shippers())
-    follower = site.shipper()
+    wait_for(lambda: holder_of(site.log_path) == (follower.pid, site.address.name))
     seconds_until_delivered(site, postgres)
     assert time.monotonic() - began_s < TAKEN_OVER_S
-    assert follower != shipper
     wait_for(lambda: not shipper.is_running())  # nor is it a zombie
     if victim == "shipper":
-        assert f"the shipper of {site.log_path} was ended by signal 9" in site.output.read_text()
+        wait_for(lambda: len(site.shippers()) == 2)  # and has one to follow it
+        wait_for(lambda: "was ended by signal 9, another follows" in site.output.read_text())
+
+
+def test_others_follow_where_both_are_killed(site, postgres):
+    killed = site.both()
+    for each in killed:
+        each.kill()
+
+    wait_for(lambda: not {*killed} & {*site.both()})
+    assert seconds_until_delivered(site, postgres) < TAKEN_OVER_S
 
 
 def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgres):
@@ -200,7 +225,7 @@ def test_end_is_soon_though_the_database_is_frozen(site, postgres):
 
 def test_nothing_is_lost_or_doubled_over_mixed_faults(site, postgres):
     def kill_worker() -> None:
-        worker = site.its_worker()
+        worker = site.worker_of(site.shipper())
         site.start_worker()
         worker.kill()
         worker.wait()
@@ -282,8 +307,7 @@ def test_server_whose_log_another_delivers_elsewhere_says_so_once(tmp_path, post
     second.output = tmp_path / "second.log"
     try:
         first.start_worker()
-        wait_for(lambda: len(first.shippers()) == 1)
-        wait_for(lambda: holder_of(first.log_path) == (first.shipper().pid, first.address.name))
+        first.both()
         second.start_worker()
         wait_for(lambda: second.output.exists() and len(second.lines()) > 0)
         time.sleep(2)
@@ -306,12 +330,17 @@ def test_process_loads_none_of_what_answers_need():
 
 
 def test_process_gives_way_from_its_first_moment_on(site):
-    site.shipper().kill()
+    known = site.both()
+    known[1].kill()
+    followers = []
 
-    wait_for(lambda: [each.status() for each in site.shippers()] not in ([], ["zombie"]))
-    (follower,) = site.shippers()
+    def has_followed() -> bool:
+        followers.extend(each for each in site.shippers() if each not in known)
+        return bool(followers)
 
-    wait_for(lambda: follower.nice() == psutil.Process().nice() + NICE)  # its starter may lag
+    wait_for(has_followed, pause_s=0.001)
+    follower = followers[0]
+    wait_for(lambda: follower.nice() == psutil.Process().nice() + NICE, pause_s=0.001)
     assert "_psycopg" not in " ".join(mapped.path for mapped in follower.memory_maps())
 
 
@@ -321,17 +350,17 @@ def test_reload_and_death_of_a_server_end_its_process(postgres, flats, tmp_path)
         return [each for worker in workers for each in shippers_of(worker.pid)]
 
     with running(flats, tmp_path, DATABASE_URL=postgres.url) as server:
-        wait_for(lambda: len(shippers()) == 1)
-        (old,) = shippers()
+        wait_for(lambda: len(shippers()) == 2)
+        old = shippers()
         server.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: not old.is_running())
-        wait_for(lambda: len(shippers()) == 1)
-        (new,) = shippers()
+        wait_for(lambda: not any(each.is_running() for each in old))
+        wait_for(lambda: len(shippers()) == 2)
+        new = shippers()
         assert server.ask_json("/predict", FLAT)[0] == 200
         wait_for(lambda: len(ids_there(postgres)) == 1)
         server.process.kill()
         server.process.wait()
-        wait_for(lambda: not new.is_running())
+        wait_for(lambda: not any(each.is_running() for each in new))
 
 
 def test_memory_of_the_process_is_small(site, record_property):

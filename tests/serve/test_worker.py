@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -163,6 +163,47 @@ def test_client_that_sends_a_byte_now_and_then_is_parted_with(server):
                 assert time.monotonic() - began < 10
 
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_who_has_fewest_connections_takes_the_next(tmp_path):
+    with serving(tmp_path, WORKERS="2") as server, ExitStack() as stack:
+        connect_to_both(server, stack)
+        first, _ = psutil.Process(server.process.pid).children()
+        first.kill()
+        for _ in range(16):  # which are for the other, until one follows
+            stack.enter_context(server.connect())
+        first.wait()
+        connect_to_both(server, stack)
+        assert max(connections_of(server)) >= 16
+        for _ in range(64 - sum(connections_of(server))):
+            stack.enter_context(server.connect())
+
+        wait_until(lambda: connections_of(server) == [32, 32])
+
+
+def connect_to_both(server: Server, stack: ExitStack) -> None:
+    """Connect until each of two workers has a connection."""
+
+    def has_each() -> bool:
+        stack.enter_context(server.connect())
+        time.sleep(0.02)  # until it is taken
+        return len(found := connections_of(server)) == 2 and min(found) > 0
+
+    wait_until(has_each)
+
+
+def connections_of(server: Server) -> list[int]:
+    """Count the connections of each worker that has come up."""
+    workers = psutil.Process(server.process.pid).children()
+    found = [each.net_connections() for each in workers]
+    return [sum(c.status == psutil.CONN_ESTABLISHED for c in each) for each in found]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
 
 
 def test_clients_that_do_not_read_their_answers_stop_nobody(server):

@@ -401,6 +401,25 @@ def test_last_rows_are_delivered_at_the_end_and_failures_left_to_the_next(
             deliver_once(outbox, database)
 
 
+def test_end_does_not_wait_for_rows_that_keep_coming(log, outbox, database):
+    stop = threading.Event()
+
+    def append_on() -> None:
+        while not stop.is_set():
+            append(log, ROW)
+
+    thread = threading.Thread(target=append_on)
+    thread.start()
+    began_s = time.monotonic()
+    try:
+        Delivery(outbox, database, 30).drain(60)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert time.monotonic() - began_s < 30
+
+
 def test_backlog_is_caught_up_with(log, path, address, postgres, record_property):
     n_rows = 40_000
     for _ in range(n_rows // 10_000):

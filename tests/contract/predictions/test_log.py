@@ -646,6 +646,21 @@ def test_log_that_is_cut_while_it_is_open_is_set_aside_with_its_wal(n_pages, pat
         assert set(before) <= salvaged_ids(aside)
 
 
+def test_look_ahead_hides_no_cut(path):
+    with closing(PredictionLog(path)) as log:
+        log.look_ahead()  # though there is none
+        append(log, 1000)
+    with closing(PredictionLog(path)) as log, closing(PredictionLog(path)) as other:
+        append(log, 50)
+        other.look_ahead()
+        os.truncate(path, 4096 * 5)
+
+        after = append(other)
+
+        assert logged_ids(path) == after
+        assert len(files_aside(path)) == 1
+
+
 def test_cut_file_is_not_made_longer_by_a_copy_of_the_wal(path, monkeypatch):
     with closing(PredictionLog(path)) as log:
         append(log, 1000)

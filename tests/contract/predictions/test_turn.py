@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from contract.predictions.turn import Holder, holder_of, sign, take_lock
+from contract.predictions.turn import (
+    Holder,
+    holder_of,
+    n_failures,
+    note_failures,
+    sign,
+    take_lock,
+    take_place,
+)
 
 ROOT = Path(__file__).parents[3]
 TARGET = "db.example.org:5432/flats"
@@ -42,7 +50,21 @@ def test_who_has_the_lock_can_be_read_by_others(path):
     assert str(holder_of(path)) == f"process {os.getpid()} delivers it to {TARGET}"
 
 
-@pytest.mark.parametrize("content", [b"", b"0001", b"0001no process", b"00015 ", b"0001\xff\xfe 1"])
+def test_place_of_who_is_next_is_another_right_and_keeps_how_many_have_failed(path):
+    lock, place = take_lock(path), take_place(path)
+    assert take_place(path) is None
+    os.close(lock)
+    assert take_place(path) is None
+
+    assert n_failures(place) == 0
+    note_failures(place, 12)
+    note_failures(place, 3)
+    os.close(place)
+
+    assert n_failures(take_place(path)) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"1", b"no process", b"5 ", b"\xff\xfe 1"])
 def test_signature_that_is_none_names_nobody(content, path):
     Path(f"{path}-shipper").write_bytes(content)
 
