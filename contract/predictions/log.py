@@ -133,9 +133,11 @@ class PredictionLog:
     def look_ahead(self) -> None:
         """Look through the WAL that is there; of a long one it takes some 20 ms.
 
-        It is for those who are to append soon, and otherwise would with their first.
+        It is for those who are to append soon, and otherwise would with their first, which also is
+        told what is wrong with it.
         """
-        self._seen = pages_in(Path(f"{self.path}-wal"))
+        with suppress(OSError):
+            self._seen = pages_in(Path(f"{self.path}-wal"))
 
     def describe(self, version: str, contract: str) -> None:
         """Tell which contract, as JSON, the rows of a model follow; written with its first row."""

@@ -175,6 +175,16 @@ def test_process_that_is_next_is_another_workers(site):
     assert site.worker_of(shipper) != site.worker_of(follower)
 
 
+def test_single_worker_keeps_both(tmp_path, postgres):
+    site = Site(tmp_path, postgres.url)
+    site.start_worker()
+    shipper, follower = site.both()
+    site.stop()
+
+    assert not shipper.is_running()
+    assert not follower.is_running()
+
+
 @pytest.mark.parametrize("victim", ["shipper", "its worker"])
 def test_the_next_takes_over_from_a_process_that_was_killed(victim, site, postgres):
     shipper, follower = site.both()

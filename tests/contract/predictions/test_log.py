@@ -648,7 +648,11 @@ def test_log_that_is_cut_while_it_is_open_is_set_aside_with_its_wal(n_pages, pat
 
 def test_look_ahead_hides_no_cut(path):
     with closing(PredictionLog(path)) as log:
-        log.look_ahead()  # though there is none
+        wal = Path(f"{path}-wal")
+        log.look_ahead()  # at nothing
+        wal.mkdir()
+        log.look_ahead()  # at what cannot be read
+        wal.rmdir()
         append(log, 1000)
     with closing(PredictionLog(path)) as log, closing(PredictionLog(path)) as other:
         append(log, 50)

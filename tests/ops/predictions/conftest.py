@@ -84,6 +84,12 @@ def database(path, postgres, monkeypatch) -> FreshDatabase:
     return postgres
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch) -> None:
+    """Let no width of whoever runs the tests shorten a line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def start(path) -> Callable[..., subprocess.Popen]:
     """Give what starts the program itself, for what only a process shows."""
