@@ -23,7 +23,7 @@ serve: .venv-serve/ready ## answer predictions on http://127.0.0.1:8080 from mod
 	@$(SERVE)/python -m gunicorn --config python:serve.gunicorn_conf
 
 test: .venv/ready-dev .venv/chromium .venv/strace ## run the tests
-	@python -m pytest -m "not extras"
+	@python -m pytest -n 2 --dist loadscope -m "not extras"
 
 test-extras: .venv-extras/ready .venv-evidently/ready .venv/chromium ## run the tests of the optional requirements
 	@PATH="$(CURDIR)/$(EXTRAS):$$PATH" python -m pytest -m extras

@@ -390,7 +390,7 @@ def test_range_is_that_of_the_model_which_predicted(ops, log, tmp_path):
             'id,truth\n{0},1\n{0},"2\n',
             "line 3 cannot be read as csv, nor what",
         ),
-        ("truths.csv", gzip.compress(b"id,truth\n"), "is packed, as spreadsheets are"),
+        ("truths.csv", gzip.compress(b"id,truth\n", mtime=0), "is packed, as spreadsheets are"),
         ("truths.csv", b"id,truth\n" + b"x" * 200_000 + b",1\n", "line 2 cannot be read as csv"),
         ("truths.csv", 'id,truth\n"1,2\n', "cannot be read as csv"),
         ("truths.csv", "id,truth\nÄ,1\n".encode("latin-1"), "is not UTF-8"),
