@@ -1,7 +1,8 @@
 """How many connections each worker has, so that who has fewest takes the next.
 
 The kernel wakes all workers for a connection, and who happens to be first would take all of a
-burst. Who has more than another lets it pass for a moment; nobody waits who has fewest.
+burst. Who has more than another lets it pass for a moment; nobody waits who has fewest. Who has far
+more, as after the death of the other, ends one after the other with an answer (Connection: close).
 """
 
 from mmap import mmap

@@ -47,6 +47,7 @@ ANSWER_BYTES = 512 * 2**10  # asked of the kernel, so that most answers wait the
 LINGER_S = 5  # in which a client that still sends may read why it was turned away
 STOP_S = 1  # in which a connection without a request may still bring one after SIGTERM
 GIVE_WAY_S = 0.0005
+PART_S = 0.1  # between two connections that a worker leaves to another, which has fewer
 ROUND_S = 0.02  # of a round of events, in which the loop answers; what is left is for threads
 SWEEP_S = 0.5
 N_BACKLOG = 2048  # connections that the kernel may hold for us
@@ -66,7 +67,7 @@ class Worker(ThreadWorker):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BYTES)
         self.waiting: set[Connection] = set()  # those from which more may come
         self.of_thread = threading.local()
-        self.next_sweep_s = self.round_began_s = 0.0
+        self.next_sweep_s = self.next_part_s = self.round_began_s = 0.0
         self.stand_in = StandIn(self.turn, partial(self.method_queue.defer, int))
         self.stand_in.start()
         self.round = Round(self.stand_in.watching)
@@ -172,6 +173,8 @@ class Worker(ThreadWorker):
     def admit(self, conn: Connection) -> None:
         """Give a whole request to the threads that are there for it."""
         request, lane = conn.incoming.finish(), conn.lane
+        if self.is_better_elsewhere(conn):
+            request.force_close()
         if lane is None and request.path in VITAL:
             lane = conn.enter(self.vital)
         elif lane is None and self.may_answer_here(conn):
@@ -184,6 +187,21 @@ class Worker(ThreadWorker):
             conn.refused = 503, "Too many requests at once."
             lane = conn.enter(self.lobby)
         lane.pool.submit(self.work, conn)
+
+    def is_better_elsewhere(self, conn: Connection) -> bool:
+        """Say whether a connection is to end with this answer, as another worker has far fewer.
+
+        A worker that follows one that died would have none, until the clients of the other leave.
+        """
+        if self.round_began_s < self.next_part_s:
+            return False
+        self.next_part_s = self.round_began_s + PART_S
+        fewest = self.shares.fewest()
+        return (
+            self.nr_conns > 2 + fewest + fewest // 4
+            and not conn.incoming.received  # which would be lost
+            and not any(each.is_leaving for each in self.waiting)  # and is counted until it left
+        )
 
     def may_answer_here(self, conn: Connection) -> bool:
         """Say whether nobody has to wait while the thread of the loop answers this request.

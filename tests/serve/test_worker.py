@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve.worker import GRACE_S
+from serve.worker import GRACE_S, PART_S
 from tests.example import ROOT
 from tests.serve.servers import OTHERS_SETTINGS, free_port
 
@@ -40,9 +40,12 @@ class Server:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
+    def client(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=30)
+
     def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         """Send one request over a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = self.client()
         try:
             connection.request("GET" if body is None else "POST", path, body, headers)
             response = connection.getresponse()
@@ -178,7 +181,35 @@ def test_who_has_fewest_connections_takes_the_next(tmp_path):
         for _ in range(64 - sum(connections_of(server))):
             stack.enter_context(server.connect())
 
-        wait_until(lambda: connections_of(server) == [32, 32])
+        wait_until(lambda: sum(connections_of(server)) == 64)
+        assert min(connections_of(server)) > 24  # each half, where both have a processor
+
+
+def test_who_has_far_more_connections_leaves_some_to_the_other(tmp_path):
+    with serving(tmp_path, WORKERS="2") as server, ExitStack() as stack:
+        wait_until(lambda: len(connections_of(server)) == 2)
+        first, _ = psutil.Process(server.process.pid).children()
+        clients = [stack.enter_context(closing(server.client())) for _ in range(16)]
+        first.suspend()
+        assert not any(ask_again(each) for each in clients)
+        assert connections_of(server) == [0, 16]
+        first.resume()
+
+        n_ended = 0
+        while connections_of(server)[0] < 7:
+            n_ended += sum(ask_again(each) for each in clients)
+        time.sleep(2 * PART_S)
+        assert n_ended <= 8
+        assert not any(ask_again(each) for each in clients)
+
+
+def ask_again(client: HTTPConnection) -> bool:
+    """Ask over a connection that is kept if the server lets it; say whether that has ended it."""
+    client.request("GET", "/echo")
+    response = client.getresponse()
+    assert response.status == 200
+    response.read()
+    return response.will_close
 
 
 def connect_to_both(server: Server, stack: ExitStack) -> None:
