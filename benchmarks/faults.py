@@ -117,14 +117,18 @@ def faults_of(site: Site) -> dict[str, tuple[Callable[[], None], float, Callable
     """Name what begins a fault, the seconds that it lasts, and what ends it."""
     postgres = site.postgres
     return {
-        "a worker killed": (site.kill_worker, 0.0, bool),
-        "the shipper killed": (site.kill_shipper, 0.0, bool),
+        "a worker killed": (site.kill_worker, 0.0, do_nothing),
+        "the shipper killed": (site.kill_shipper, 0.0, do_nothing),
         "PostgreSQL stopped": (postgres.stop, 1.5, postgres.start),
         "PostgreSQL restarted": (postgres.stop, 0.0, postgres.start),
         "PostgreSQL killed": (postgres.kill, 1.5, postgres.start),
         "PostgreSQL frozen": (postgres.freeze, 7.0, postgres.thaw),
-        NO_FAULT: (bool, 0.0, bool),
+        NO_FAULT: (do_nothing, 0.0, do_nothing),
     }
+
+
+def do_nothing() -> None:
+    pass
 
 
 def measure_faults(quick: bool) -> Section:

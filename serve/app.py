@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from contract.predictions.outbox import Lag
     from serve.keeper import Keeper
 
+OPEN_S = 1.0  # for the log to be opened before the first request
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -42,11 +44,21 @@ class Parts:
 
     def start(self) -> None:
         """Begin what needs threads; called in each worker, after the fork."""
+        if self.log is not None:
+            self._open_log()
         self.serving.follow(self.settings.model_poll_s)
-        if self.log is not None:  # also so that nobody who asks waits until the file is open
-            threading.Thread(target=self.log.is_writable, name="log", daemon=True).start()
         if self.keeper is not None:
             self.keeper.start()
+
+    def _open_log(self) -> None:
+        """Open it before anybody asks, and before other threads want the interpreter's lock.
+
+        Between two statements of a transaction such a thread had its turn of 5 ms, while all other
+        workers waited for the file. A disk that hangs does not keep the worker from its start.
+        """
+        opening = threading.Thread(target=self.log.is_writable, name="log", daemon=True)
+        opening.start()
+        opening.join(OPEN_S)
 
     def close(self) -> None:
         if self.log is not None:

@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import tempfile
-from functools import partial
 
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -22,8 +21,11 @@ from contract.settings import read_settings
 from serve.errors import ServeError
 from serve.logs import GatheredLines, JsonLines, log_to_stderr
 from serve.settings import Place, Settings
+from serve.shares import AWAY, Shares
 from serve.spare import in_spare_time
 from serve.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 def expect_free(host: str, port: int) -> None:
@@ -101,6 +103,7 @@ def post_fork(_: Arbiter, worker: Worker) -> None:
 
 
 def when_ready(_: Arbiter) -> None:
+    Worker.shares = Shares()
     gc.collect()
     gc.freeze()  # what is loaded stays: nobody looks through it again, and it stays shared
 
@@ -113,22 +116,34 @@ def post_worker_init(worker: Worker) -> None:
     if parts is not None:
         if parts.log is not None:
             worker.round.write, parts.log.hand_over = parts.log.write, worker.round.take
-        in_spare_time(partial(warm_up, worker.app.wsgi()))
+        warm_up(worker)
         parts.start()
 
 
-def warm_up(app: Flask) -> None:
-    """Predict, and let a request pass, before anybody asks.
+def warm_up(worker: Worker) -> None:
+    """Predict, and let a request pass, before anybody asks; without that, who asks first waits.
 
     The first of each touch memory that was shared until then. That and a look through the log took
     some 30 ms of a processor, for which all others waited where one was killed.
     """
+    app = worker.app.wsgi()
     parts = app.extensions["serve"]
-    parts.serving.look()
-    if parts.log is not None:
-        parts.log.look_ahead()
-    host = next(iter(settings.trusted_hosts), "localhost").removeprefix(".")
-    run_wsgi_app(app, create_environ("/health", f"http://{host}"))
+
+    def touch_all() -> None:
+        parts.serving.prove()
+        if parts.log is not None:
+            parts.log.look_ahead()
+        host = next(iter(settings.trusted_hosts), "localhost").removeprefix(".")
+        told = {"X-Request-ID": "warm-up"}  # in the access log
+        run_wsgi_app(app, create_environ("/health", f"http://{host}", headers=told))
+
+    try:
+        if worker.shares.fewest() < AWAY:
+            in_spare_time(touch_all)
+        else:  # nobody else answers
+            touch_all()
+    except Exception:
+        logger.warning("a worker could not warm up", exc_info=True)
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

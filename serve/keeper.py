@@ -7,6 +7,7 @@ kernel frees what it held; when a worker ends, the pipe to its processes closes,
 """
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -17,13 +18,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from contract.predictions.settings import LogSettings
-from contract.predictions.turn import holder_of, n_failures, note_failures, take_place
+from contract.predictions.turn import (
+    holder_of,
+    n_failures,
+    note_failures,
+    take_lock,
+    take_place,
+)
 from serve.shipper import EARLY_S, END_S, NICE, Task
 
 ROOT = Path(__file__).parents[1]
 LOOK_S = 0.5
 LONG_START_S = 10.0  # one that fails later did not fail at its start, also on a busy machine
 LONGEST_PAUSE_S = 5.0  # between two that did
+CALM_S = 2.0  # without a next in line, while one is at work: to start it takes from answers
 STARVES = "gets no rows. Give each server a PREDICTION_LOG of its own."
 
 logger = logging.getLogger(__name__)
@@ -47,6 +55,7 @@ class Keeper:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="shipper", daemon=True)
         self._processes: list[_Process] = []
+        self._free_since_s = math.inf  # the place
         self._has_waited = False  # for others to take a place that was free
         self._told = ""
         self._target = self._task.database.name
@@ -72,7 +81,7 @@ class Keeper:
             try:
                 self._look()
             except OSError as error:
-                self._tell(f"cannot be started: {error}")
+                self._tell(f"no shipper can be started: {error}")
             self._stop.wait(LOOK_S)
 
     def _look(self) -> None:
@@ -83,16 +92,26 @@ class Keeper:
             self._note_end(each)
         place = take_place(self._path)
         if place is None:
-            self._has_waited = False
+            self._free_since_s, self._has_waited = math.inf, False
             self._look_at_holder()
             return
+        self._free_since_s = min(self._free_since_s, time.monotonic())
         try:
             n = n_failures(place)
-            if not self._lets_others_first() and not _is_in_pause(place, n):
+            if self._has_to_start() and not _is_in_pause(place, n):
                 note_failures(place, n + 1)  # until it has lived for a while
                 self._processes.append(_Process(self._begin(place), time.monotonic(), n))
         finally:
             os.close(place)  # the process has its own
+
+    def _has_to_start(self) -> bool:
+        """Say whether it is time for a process, and for one of ours.
+
+        With one at work there is no hurry: what has ended the other, such as the death of a worker,
+        takes from answers already.
+        """
+        is_time = time.monotonic() - self._free_since_s >= CALM_S or not self._is_delivered()
+        return is_time and not self._lets_others_first()
 
     def _lets_others_first(self) -> bool:
         """Leave the place for one look to workers with no process: none is to take both along."""
@@ -100,12 +119,22 @@ class Keeper:
         return self._has_waited
 
     def _look_at_holder(self) -> None:
-        """Say so if our database gets nothing, as another server has the log; none ever may."""
+        """Say so if our database gets nothing, as another server has the log; none ever may.
+
+        Twice the same: it is not just being signed.
+        """
         holder = holder_of(self._path)
         target = holder.target if holder and holder.target != self._target else ""
-        if target and target == self._others_target:  # twice: it is not just being signed
-            self._tell(f"is another server's: {holder}, so that {self._target} {STARVES}")
+        if target and target == self._others_target and self._is_delivered():
+            self._tell(f"{holder}, so that {self._target} {STARVES}")
         self._others_target = target
+
+    def _is_delivered(self) -> bool:
+        """Say whether somebody does so now; the signature of who did so last stays."""
+        lock = take_lock(self._path)
+        if lock is not None:
+            os.close(lock)  # who waits for it tries again
+        return lock is None
 
     def _begin(self, place: int) -> subprocess.Popen:
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -127,14 +156,14 @@ class Keeper:
         lived_s = time.monotonic() - ended.began_s
         if lived_s >= (LONG_START_S if status > 0 else EARLY_S):
             self._told = ""
-            self._tell(f"{how}, another follows")
+            self._tell(f"a shipper {how}, another follows")
         elif ended.n_failures == 0:
-            pauses = f"another follows, after pauses of up to {LONGEST_PAUSE_S:.0f} s"
-            self._tell(f"{how} {lived_s:.1f} s after its start, {pauses}")
+            next_one = f"another follows, after up to {LONGEST_PAUSE_S:.0f} s if that fails at once"
+            self._tell(f"a shipper {how} {lived_s:.1f} s after its start, {next_one}")
 
     def _tell(self, what: str) -> None:
         if what != self._told:
-            logger.error("the shipper of %s %s", self._path, what)
+            logger.error("%s: %s", self._path, what)
             self._told = what
 
 

@@ -99,6 +99,11 @@ class Serving:
         self.look()
         threading.Thread(target=self._watch, args=(every_s,), name="model", daemon=True).start()
 
+    def prove(self) -> None:
+        """Predict with the model in service, which takes longest the first time."""
+        run_canary(self.current)
+        self._is_proven = True
+
     def _watch(self, every_s: float) -> None:
         while True:
             time.sleep(every_s)
@@ -117,10 +122,9 @@ class Serving:
                 found = load(self._folder, self._privacy_of)
                 run_canary(found)
                 logger.info("model %s takes the place of %s", found.version, self.current.version)
-                self.current = found
+                self.current, self._is_proven = found, True
             elif not self._is_proven:
-                run_canary(self.current)
-            self._is_proven = True
+                self.prove()
         except Exception as error:  # noqa: BLE001, whatever is wrong with it, the old model stays
             self._refuse(error)
         else:

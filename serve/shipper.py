@@ -23,7 +23,14 @@ from contract.predictions.database import Database, DatabaseError
 from contract.predictions.delivery import Delivery
 from contract.predictions.file import LogError
 from contract.predictions.outbox import Outbox
-from contract.predictions.turn import holder_of, note_failures, sign, take_lock
+from contract.predictions.turn import (
+    holder_of,
+    note_failures,
+    sign,
+    still_has_lock,
+    still_has_place,
+    take_lock,
+)
 from serve.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -32,8 +39,10 @@ if TYPE_CHECKING:
 NICE = 10  # answers come first
 EARLY_S = 1.0  # a process that lives so long did not fail at its start
 TURN_S = 0.1  # between two looks whether the log is free
+LOOK_S = 1.0  # between two whether the log is still ours
 STEP_IN_S = 0.5  # for which one that was told to end waits to deliver what another leaves
 DRAIN_S, END_S = 2.0, 2.5  # to deliver what is left, and to end by force where that hangs
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 logger = logging.getLogger("serve.shipper")  # also while it runs as __main__
@@ -82,9 +91,10 @@ def main() -> None:
     log_to_stderr("INFO")
     sys.excepthook = lambda *error: logger.critical("the shipper fails", exc_info=error)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    threading.Thread(target=_await_end, args=(stop,), daemon=True).start()
+    # not by a handler, which might interrupt the very wait whose lock it then waits for
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for wait in (_await_signal, _await_end):
+        threading.Thread(target=wait, args=(stop,), daemon=True).start()
     try:
         task, lock = _follow(int(sys.argv[1]), stop) if sys.argv[1:] else _begin_by_hand()
     except ContractError as error:
@@ -92,9 +102,24 @@ def main() -> None:
         raise SystemExit(1) from error
     if lock is not None:
         sign(lock, task.database.name)
+        threading.Thread(target=_await_loss, args=(lock, task, stop), daemon=True).start()
         deliver(task, stop)
     logging.shutdown()
     os._exit(0)  # an end in order takes a processor 10 ms more, at a time when others start
+
+
+def _await_signal(stop: threading.Event) -> None:
+    signal.sigwait(SIGNALS)
+    stop.set()
+
+
+def _await_loss(lock: int, task: Task, stop: threading.Event) -> None:
+    """Wait until another may deliver the log, too."""
+    while still_has_lock(lock, task.log_path):
+        time.sleep(LOOK_S)
+    if not stop.is_set():
+        logger.warning("%s: the file of its lock is gone, so this process ends", task.log_path)
+        stop.set()
 
 
 def _await_end(stop: threading.Event) -> None:
@@ -119,20 +144,20 @@ def _begin_by_hand() -> tuple[Task, int]:
         told = f" ({holder})" if holder else ""
         raise ContractError(
             f"{task.log_path}: another process delivers it already{told}. "
-            "End it first to deliver from here."
+            "Stop the server that has started it to deliver from here."
         )
     return task, lock
 
 
 def _follow(place: int, stop: threading.Event) -> tuple[Task, int | None]:
-    """Wait for the turn; the lock is None if it did not come before the end."""
+    """Wait for the turn; the lock is None if it did not come before the end, or never can."""
     _set_level()
     task, has_turn = Task.from_environment(), threading.Event()
     threading.Thread(target=_leave, args=(place, has_turn), daemon=True).start()
     lock, end_s = take_lock(task.log_path), math.inf
     if lock is None:
         _try_out(task)
-    while lock is None and time.monotonic() < end_s:
+    while lock is None and time.monotonic() < end_s and still_has_place(place, task.log_path):
         if stop.wait(TURN_S):
             end_s = min(end_s, time.monotonic() + STEP_IN_S)
             time.sleep(TURN_S)
@@ -170,7 +195,8 @@ def deliver(task: Task, stop: threading.Event) -> None:
     outbox = Outbox(task.log_path, task.database.name)
     database = Database(task.database)
     delivery = Delivery(outbox, database, task.keep_days)
-    logger.info("%s is delivered to %s from now on", task.log_path, task.database.name)
+    if not stop.is_set():  # rather than for what the last one has left
+        logger.info("%s is delivered to %s from now on", task.log_path, task.database.name)
     delivery.run(stop)
     delivery.drain(DRAIN_S)
     database.close()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-NICE = 19  # not SCHED_IDLE, which on a busy machine might get nothing at all
+NICE = 10  # with 19 it might take seconds beside a busy program, with SCHED_IDLE for ever
 
 
 def in_spare_time(work: Callable[[], object]) -> None:

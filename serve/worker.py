@@ -56,8 +56,8 @@ N_BACKLOG = 2048  # connections that the kernel may hold for us
 class Worker(ThreadWorker):
     """Collects requests in the main loop, and answers them in threads."""
 
-    shares = Shares()  # of all workers
-    n_queued = 64  # these four are set by gunicorn_conf
+    shares: Shares  # of all workers; this and the next four are set by gunicorn_conf
+    n_queued = 64
     answers_itself = True  # rather than in threads, which can wait for the disk together
     max_body_bytes = 500 * 2**20
     patience_s = 10.0  # from the first byte of a request to its last

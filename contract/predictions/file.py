@@ -18,35 +18,29 @@ APPLICATION_ID = 0x50726564  # in the file's header, by which we know our own
 # PostgreSQL take them, and `time >= '2026-11'` needs no conversion. An id begins with its time, so
 # the index that keeps ids unique also serves ranges of time. `seq` is the order of commits; the
 # newest row of a table is never deleted, so that none is given twice.
-SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS predictions (
+TABLES = {
+    "predictions": """
         seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, model TEXT NOT NULL,
         source TEXT NOT NULL, request_id TEXT NOT NULL, features TEXT NOT NULL,
-        prediction REAL, lower REAL, upper REAL, latency_ms REAL NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS rejections (
+        prediction REAL, lower REAL, upper REAL, latency_ms REAL NOT NULL""",
+    "rejections": """
         seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, source TEXT NOT NULL,
-        field TEXT NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS models (
+        field TEXT NOT NULL, rule TEXT NOT NULL, count INTEGER NOT NULL""",
+    "models": """
         seq INTEGER PRIMARY KEY, version TEXT NOT NULL UNIQUE, time TEXT NOT NULL,
-        contract TEXT NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS truths (
-        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL, truth REAL NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS deliveries (
+        contract TEXT NOT NULL""",
+    "truths": """
+        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time TEXT NOT NULL,
+        truth REAL NOT NULL""",
+    "deliveries": """
         target TEXT NOT NULL, table_name TEXT NOT NULL, seq INTEGER NOT NULL,
-        PRIMARY KEY (target, table_name)
-    )""",
-    """CREATE TABLE IF NOT EXISTS undeliverable (
+        PRIMARY KEY (target, table_name)""",
+    "undeliverable": """
         target TEXT NOT NULL, table_name TEXT NOT NULL, seq INTEGER NOT NULL, error TEXT NOT NULL,
-        PRIMARY KEY (target, table_name, seq)
-    )""",
-    """CREATE TABLE IF NOT EXISTS delivery_state (
-        target TEXT PRIMARY KEY, time TEXT NOT NULL, problem TEXT NOT NULL
-    )""",
-)
+        PRIMARY KEY (target, table_name, seq)""",
+    "delivery_state": """
+        target TEXT PRIMARY KEY, time TEXT NOT NULL, problem TEXT NOT NULL""",
+}
 LONGEST_WAL_BYTES = 64 * 2**20  # that is kept for the next rows, once it was copied
 BALLAST_BYTES = 4 * 2**20  # SQLite needs room even to delete; more than PRUNE_ROWS take
 SPARE_BYTES = 2**18  # that are left to rows when it is laid
@@ -128,9 +122,10 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
     try:
         if path.stat().st_size == 0:
             when_free(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # pruning frees the disk
-        when_free(connection, "BEGIN IMMEDIATE")
-        _make_tables(connection, path)
-        when_free(connection, "COMMIT")
+        if not {*TABLES} <= _tables_in(connection, path):  # else others need not wait for us
+            when_free(connection, "BEGIN IMMEDIATE")
+            _make_tables(connection, path)
+            when_free(connection, "COMMIT")
         when_free(connection, "PRAGMA journal_mode = WAL")
         when_free(connection, f"PRAGMA synchronous = {'FULL' if sync_full else 'NORMAL'}")
         when_free(connection, "PRAGMA wal_autocheckpoint = 0")  # see copying
@@ -141,20 +136,25 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
     return connection
 
 
-def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make our tables in a new file; raises LogError if it is the file of another program."""
-    master = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+def _tables_in(connection: sqlite3.Connection, path: Path) -> set[str]:
+    """Name the tables there are; raises LogError if it is the file of another program."""
+    master = when_free(connection, "SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = [name for (name,) in master]
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (application_id,) = when_free(connection, "PRAGMA application_id").fetchone()
     if tables and application_id != APPLICATION_ID:
         raise LogError(
             f"{path}: nothing was logged, this is a database of another program, with the tables "
             f"{', '.join(tables[:5])}. Name another path."
         )
-    if not tables:
+    return {*tables}
+
+
+def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Make our tables in a new file, or those that an older one lacks."""
+    if not _tables_in(connection, path):
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for statement in SCHEMA:
-        connection.execute(statement)
+    for columns in TABLES.items():
+        connection.execute("CREATE TABLE IF NOT EXISTS {} ({})".format(*columns))
 
 
 def lay_ballast(path: Path) -> None:
@@ -183,7 +183,7 @@ def _ballast(path: Path) -> Path:
     return Path(f"{path}-ballast")
 
 
-def when_free(connection: sqlite3.Connection, statement: str) -> None:
+def when_free(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
     """Execute a statement as soon as no other process is in the way.
 
     SQLite's own pauses grow to 0.1 s and miss the short gaps between the chunks of a batch: beside
@@ -192,8 +192,7 @@ def when_free(connection: sqlite3.Connection, statement: str) -> None:
     give_up, pause = time.monotonic() + BUSY_S, FIRST_PAUSE_S
     while True:
         try:
-            connection.execute(statement)
-            return
+            return connection.execute(statement)
         except sqlite3.OperationalError as error:
             if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise

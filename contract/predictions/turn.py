@@ -28,18 +28,44 @@ def take_lock(path: Path) -> int | None:
 
 def take_place(path: Path) -> int | None:
     """Give a descriptor that holds the place of who delivers next; None while another has it."""
-    return _lock(Path(f"{path}-shipper-next"))
+    return _lock(_place(path))
+
+
+def still_has_lock(lock: int, path: Path) -> bool:
+    """Say whether the right is still ours: who removes its file lets another have it as well."""
+    return _is_at(lock, _signed(path))
+
+
+def still_has_place(place: int, path: Path) -> bool:
+    return _is_at(place, _place(path))
 
 
 def _lock(path: Path) -> int | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    while True:
+        lock = _open(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        if _is_at(lock, path):
+            return lock
+        os.close(lock)  # it was removed at this moment
+
+
+def _open(path: Path) -> int:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _is_at(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sign(lock: int, target: str) -> None:
@@ -69,6 +95,10 @@ def n_failures(place: int) -> int:
 
 def _signed(path: Path) -> Path:
     return Path(f"{path}-shipper")
+
+
+def _place(path: Path) -> Path:
+    return Path(f"{path}-shipper-next")
 
 
 def _write(lock: int, text: str) -> None:

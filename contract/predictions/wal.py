@@ -36,19 +36,42 @@ NOTHING_SEEN = WalPages(b"", 0, 0, frozenset())
 
 def pages_in(wal: Path, seen: WalPages = NOTHING_SEEN) -> WalPages:
     """Give the pages that a WAL holds since it was begun; those before them were copied."""
-    with mapped(wal) as content:  # SQLite has its locks elsewhere, so that we may close it
-        salts, n_bytes = content[SALTS], len(content)
+    try:
+        file = os.open(wal, os.O_RDONLY)
+    except FileNotFoundError:
+        return NOTHING_SEEN
+    try:
+        header, n_bytes = os.pread(file, HEADER.size, 0), os.fstat(file).st_size
+        salts = header[SALTS]
         if salts != seen.salts or n_bytes < seen.n_bytes:
             seen = NOTHING_SEEN
-        frames = frames_in(content, seen.n_frames)
+        frames = _read_frames(file, header, seen.n_frames)
+    finally:
+        os.close(file)  # SQLite has its locks elsewhere, so that we may
     new = current(frames, int.from_bytes(salts, "big"))
     pages = seen.pages.union(frames["page"][new].tolist())
     return WalPages(salts, n_bytes, seen.n_frames + len(new), pages)
 
 
+def _read_frames(file: int, header: bytes, first: int) -> "np.ndarray":
+    """Read the heads of the frames that are not older than the header, from one on.
+
+    Not by a mapping, which ends the process where the file is cut meanwhile.
+    """
+    import numpy as np  # here, as a process that delivers starts without
+
+    step, heads = FRAME_HEADER_BYTES + page_size_of(header), bytearray()
+    start, n_bytes = HEADER.size + first * step, np.dtype(FRAME).itemsize
+    salts = (header[SALTS], bytes(8))  # the latter in a hole
+    while len(head := os.pread(file, n_bytes, start)) == n_bytes and head[8:] in salts:
+        heads += head
+        start += step
+    return np.frombuffer(heads, FRAME)
+
+
 @contextmanager
 def mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
-    """Look into a file without reading all of it; one that is not there is empty."""
+    """Look into a file that nobody cuts, without reading all; one that is not there is empty."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -62,15 +85,15 @@ def mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
             yield content
 
 
-def frames_in(wal: bytes | mmap.mmap, first: int = 0) -> "np.ndarray":
-    """Give the heads of frames as an array of FRAME, from one on, newer before what is left of old.
+def frames_in(wal: bytes | mmap.mmap) -> "np.ndarray":
+    """Give the heads of frames as an array of FRAME, newer before what is left of older.
 
     Where a WAL was emptied and written on, those of the hole have page 0.
     """
     import numpy as np  # here, as a process that delivers starts without
 
     step = FRAME_HEADER_BYTES + page_size_of(wal)
-    start = min(HEADER.size + first * step, len(wal))
+    start = min(HEADER.size, len(wal))
     # a copy, since a file whose bytes are in use cannot be closed
     return np.ndarray((len(wal) - start) // step, FRAME, wal, start, (step,)).copy()
 

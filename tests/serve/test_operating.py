@@ -71,6 +71,14 @@ def test_each_worker_lets_a_request_pass_and_opens_the_log_before_anybody_asks(f
         assert routes()[0] == ("/health", None)  # ours, who wait until it is up, have an address
 
 
+def test_worker_that_cannot_warm_up_serves_all_the_same(flats, tmp_path):
+    hosts = "::1,127.0.0.1"  # the first of which is no part of an address to ask
+    with running(flats, tmp_path, TRUSTED_HOSTS=hosts, WORKERS="1") as server:
+        assert server.ask_json("/predict", FLAT)[0] == 200
+
+    assert "a worker could not warm up" in server.output.read_text()
+
+
 @pytest.mark.parametrize(("n_proxies", "client_told"), [(0, "127.0.0.1"), (1, "203.0.113.9")])
 def test_address_that_a_proxy_tells_counts_once_the_proxy_is_trusted(
     n_proxies, client_told, flats, caplog

@@ -16,7 +16,7 @@ import pytest
 
 from contract.predictions.outbox import lag_of
 from contract.predictions.settings import DatabaseAddress
-from contract.predictions.turn import holder_of, take_lock
+from contract.predictions.turn import holder_of, sign, take_lock, take_place
 from serve.shipper import NICE
 from tests.contract.predictions.test_delivery import ids_there
 from tests.contract.predictions.test_outbox import add_old
@@ -25,7 +25,8 @@ from tests.postgres import FreshDatabase
 from tests.serve.servers import running
 from tests.serve.test_predict import FLAT
 
-TAKEN_OVER_S = 6.0  # 2 where nothing else runs, see benchmarks/results.md
+TAKEN_OVER_S = 2.0  # by who waits
+NEXT_ROW_S = 6.0  # until it is there, also on a busy machine
 # appends as a worker does, a few hundred times a second; every id is acknowledged in a file
 WORKER = """
 import signal, socket, sys, time
@@ -76,6 +77,13 @@ class Site:
                 subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=output)
             )
 
+    def start_by_hand(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "serve.shipper"]
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdin=subprocess.PIPE, stderr=output
+            )
+
     def stop(self) -> None:
         for worker in self.workers:
             worker.send_signal(signal.SIGTERM)
@@ -90,6 +98,12 @@ class Site:
         wait_for(lambda: self._at_work() is not None and len(self.shippers()) == 2)
         (follower,) = (each for each in self.shippers() if each != self._at_work())
         return self._at_work(), follower
+
+    def until_next_waits(self) -> None:
+        """Wait until the follower has tried its way to the database, and has not failed early."""
+        _, follower = self.both()
+        wait_for(lambda: has_loaded(follower, "unicodedata"))  # as names of hosts need it
+        wait_for(lambda: Path(f"{self.log_path}-shipper-next").read_text() == "0")
 
     def shipper(self) -> psutil.Process:
         """Wait for the process that delivers, and give it."""
@@ -166,7 +180,22 @@ def test_one_process_delivers_for_all_workers_and_takes_nothing_of_theirs_along(
     assert f"{site.log_path.name}-shipper-next" not in names
     assert take_lock(site.log_path) is None
     assert holder_of(site.log_path) == (shipper.pid, site.address.name)
+
+
+def test_process_that_is_next_has_tried_the_way_and_then_holds_no_connection(site, postgres):
+    site.until_next_waits()
+    connected = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'prediction log' AND datname = current_database()"
+    )
+
+    assert postgres.execute(connected) == [(1,)]
+    _, follower = site.both()
     assert [c for c in follower.net_connections() if c.status == psutil.CONN_ESTABLISHED] == []
+
+
+def has_loaded(process: psutil.Process, library: str) -> bool:
+    return any(library in each.path for each in process.memory_maps())
 
 
 def test_process_that_is_next_is_another_workers(site):
@@ -187,16 +216,18 @@ def test_single_worker_keeps_both(tmp_path, postgres):
 
 @pytest.mark.parametrize("victim", ["shipper", "its worker"])
 def test_the_next_takes_over_from_a_process_that_was_killed(victim, site, postgres):
+    site.until_next_waits()
     shipper, follower = site.both()
     worker = site.worker_of(shipper)
-    began_s = time.monotonic()
     (shipper if victim == "shipper" else worker).send_signal(signal.SIGKILL)
 
-    wait_for(lambda: holder_of(site.log_path) == (follower.pid, site.address.name))
-    seconds_until_delivered(site, postgres)
-    assert time.monotonic() - began_s < TAKEN_OVER_S
+    seconds = wait_for(lambda: holder_of(site.log_path) == (follower.pid, site.address.name))
+    assert seconds < TAKEN_OVER_S
+    assert seconds_until_delivered(site, postgres) < NEXT_ROW_S
     wait_for(lambda: not shipper.is_running())  # nor is it a zombie
     if victim == "shipper":
+        time.sleep(1)
+        assert len(site.shippers()) == 1  # another start would take from answers now
         wait_for(lambda: len(site.shippers()) == 2)  # and has one to follow it
         wait_for(lambda: "was ended by signal 9, another follows" in site.output.read_text())
 
@@ -207,7 +238,18 @@ def test_others_follow_where_both_are_killed(site, postgres):
         each.kill()
 
     wait_for(lambda: not {*killed} & {*site.both()})
-    assert seconds_until_delivered(site, postgres) < TAKEN_OVER_S
+    assert seconds_until_delivered(site, postgres) < NEXT_ROW_S
+
+
+def test_others_follow_where_the_files_of_both_rights_were_removed(site, postgres):
+    delivers, _ = site.both()
+    for end in ("shipper", "shipper-next"):
+        Path(f"{site.log_path}-{end}").unlink()
+
+    wait_for(lambda: not delivers.is_running())
+    assert delivers not in site.both()
+    assert seconds_until_delivered(site, postgres) < NEXT_ROW_S
+    assert len(site.shippers()) == 2
 
 
 def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgres):
@@ -219,6 +261,34 @@ def test_what_is_left_is_delivered_at_the_end_and_the_process_gone(site, postgre
     assert not shipper.is_running()
     assert site.n_waiting() == 0
     assert {*site.ids()} <= {*ids_there(postgres)}
+
+
+def test_who_waits_delivers_at_the_end_what_another_left(site):
+    shipper, follower = site.both()
+    stopped, frozen = site.worker_of(follower), site.worker_of(shipper)
+    for each in (frozen, shipper):
+        each.send_signal(signal.SIGSTOP)
+    try:
+        add_old(site.log_path, 100, days=1)
+        stopped.send_signal(signal.SIGTERM)
+        time.sleep(0.3)  # in which it has begun to end
+        shipper.kill()
+        stopped.wait(20)
+        assert site.n_waiting() == 0
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_a_process_that_was_started_by_hand(number, tmp_path, postgres):
+    site = Site(tmp_path, postgres.url)
+    process = site.start_by_hand()
+    wait_for(lambda: holder_of(site.log_path) == (process.pid, site.address.name))
+    process.send_signal(number)
+
+    assert process.wait(10) == 0
+    process.stdin.close()
+    assert take_lock(site.log_path) is not None
 
 
 def test_end_is_soon_though_the_database_is_frozen(site, postgres):
@@ -260,7 +330,7 @@ def test_nothing_is_lost_or_doubled_over_mixed_faults(site, postgres):
     )
     for fault in faults:
         fault()
-        assert seconds_until_delivered(site, postgres) < TAKEN_OVER_S
+        assert seconds_until_delivered(site, postgres) < NEXT_ROW_S
     site.stop()
 
     assert site.n_waiting() == 0
@@ -284,9 +354,9 @@ def test_process_that_fails_at_its_start_is_tried_again_after_growing_pauses(tmp
 
     assert seconds > 1
     told = [line["message"] for line in site.lines() if line["level"] == "error"]
-    (once,) = [each for each in told if "the shipper of" in each]
+    (once,) = [each for each in told if "a shipper" in each]
     assert "ended with status 1" in once
-    assert "another follows, after pauses of up to 5 s" in once
+    assert "another follows, after up to 5 s if that fails at once" in once
 
 
 def test_program_says_why_it_does_not_run(tmp_path, postgres):
@@ -329,13 +399,28 @@ def test_server_whose_log_another_delivers_elsewhere_says_so_once(tmp_path, post
     assert f"delivers it to {first.address.name}, so that {second.address.name} gets no" in told
 
 
+def test_signature_of_a_process_that_has_ended_is_no_other_server(tmp_path, postgres):
+    site = Site(tmp_path, postgres.url)
+    lock, place = take_lock(site.log_path), take_place(site.log_path)
+    sign(lock, "elsewhere")
+    os.close(lock)
+    site.start_worker()
+    wait_for(lambda: site.acknowledged.exists() and len(site.ids()) > 10)
+    time.sleep(2)  # in which the Keeper looks several times
+    os.close(place)
+    wait_for(lambda: site.n_waiting() == 0)
+    site.stop()
+
+    assert [line["level"] for line in site.lines() if line["level"] == "error"] == []
+
+
 def test_process_loads_none_of_what_answers_need():
     program = "import sys, serve.shipper; raise SystemExit(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
 
     loaded = {*done.stderr.split()}
     assert "psycopg2" in loaded
-    heavy = {"flask", "numpy", "onnxruntime", "pandas", "pyarrow", "gunicorn", "pydantic"}
+    heavy = {"flask", "numpy", "onnxruntime", "pandas", "pyarrow", "gunicorn", "pydantic_core"}
     assert loaded & heavy == set()  # they would double what a start takes from answers
 
 
@@ -351,7 +436,7 @@ def test_process_gives_way_from_its_first_moment_on(site):
     wait_for(has_followed, pause_s=0.001)
     follower = followers[0]
     wait_for(lambda: follower.nice() == psutil.Process().nice() + NICE, pause_s=0.001)
-    assert "_psycopg" not in " ".join(mapped.path for mapped in follower.memory_maps())
+    assert not has_loaded(follower, "_psycopg")
 
 
 def test_reload_and_death_of_a_server_end_its_process(postgres, flats, tmp_path):

@@ -379,6 +379,17 @@ def test_batch_of_another_process_lets_single_rows_through(path):
     assert sorted(waits)[10] < 0.3  # 0.02 on cores of our own
 
 
+def test_log_that_is_there_is_opened_while_another_writes(log, path):
+    append(log)
+    with closing(sqlite3.connect(path, isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        log_file.open_log(path, sync_full=False).close()  # else it is busy, after BUSY_S
+
+        with closing(sqlite3.connect(path)) as third, pytest.raises(sqlite3.OperationalError):
+            third.execute("PRAGMA busy_timeout = 0")
+            third.execute("BEGIN IMMEDIATE")
+
+
 def test_error_is_one_of_the_contract():
     assert issubclass(LogError, ContractError)
 

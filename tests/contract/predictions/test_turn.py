@@ -13,6 +13,8 @@ from contract.predictions.turn import (
     n_failures,
     note_failures,
     sign,
+    still_has_lock,
+    still_has_place,
     take_lock,
     take_place,
 )
@@ -62,6 +64,25 @@ def test_place_of_who_is_next_is_another_right_and_keeps_how_many_have_failed(pa
     os.close(place)
 
     assert n_failures(take_place(path)) == 3
+
+
+def test_right_ends_when_its_file_is_removed_or_moved(path):
+    lock, place = take_lock(path), take_place(path)
+    assert still_has_lock(lock, path)
+    assert still_has_place(place, path)
+
+    Path(f"{path}-shipper").unlink()
+    Path(f"{path}-shipper-next").rename(f"{path}-elsewhere")
+
+    assert not still_has_lock(lock, path)
+    assert not still_has_place(place, path)
+    others = take_lock(path), take_place(path)
+    assert still_has_lock(others[0], path)
+    assert still_has_place(others[1], path)
+
+
+def test_folder_of_the_log_is_made(tmp_path):
+    assert take_lock(tmp_path / "not" / "there" / "predictions.db") is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"1", b"no process", b"5 ", b"\xff\xfe 1"])

@@ -1,6 +1,9 @@
 """What a WAL is said to hold is what SQLite has in it."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from contract.predictions.log import PredictionLog
 from contract.predictions.wal import NOTHING_SEEN, pages_in
+from tests.example import ROOT
 from tests.logged import GAS, append
 
 PAGE = 4096
@@ -63,6 +67,28 @@ def test_what_was_seen_of_a_wal_that_is_cut_since_counts_no_more(log, path):
 
     assert pages_in(other, seen) == pages_in(other)
     assert 0 < len(pages_in(other, seen).pages) < len(seen.pages)
+
+
+def test_wal_may_be_cut_while_it_is_looked_at(log, path):
+    write(log, 400)
+    wal = Path(f"{path}-wal")
+    content, other = wal.read_bytes() * 4, path.with_name("cut-wal")
+    other.write_bytes(content)
+    program = f"""if True:
+        import sys, time
+        from pathlib import Path
+        from contract.predictions.wal import pages_in
+        end_s = time.monotonic() + 1
+        while time.monotonic() < end_s:
+            pages_in(Path({str(other)!r}))
+    """
+    looking = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    while looking.poll() is None:
+        for n_bytes in (len(content) // 3, 0, 20):
+            os.truncate(other, n_bytes)
+        other.write_bytes(content)
+
+    assert looking.returncode == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", HEAD * 3, HEAD * 8, bytes(20_000)])
