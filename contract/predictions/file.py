@@ -124,7 +124,7 @@ def open_log(path: Path, sync_full: bool) -> sqlite3.Connection:
             when_free(connection, "PRAGMA auto_vacuum = INCREMENTAL")  # pruning frees the disk
         if not {*TABLES} <= _tables_in(connection, path):  # else others need not wait for us
             when_free(connection, "BEGIN IMMEDIATE")
-            _make_tables(connection, path)
+            _prepare(connection, path)
             when_free(connection, "COMMIT")
         when_free(connection, "PRAGMA journal_mode = WAL")
         when_free(connection, f"PRAGMA synchronous = {'FULL' if sync_full else 'NORMAL'}")
@@ -149,12 +149,16 @@ def _tables_in(connection: sqlite3.Connection, path: Path) -> set[str]:
     return {*tables}
 
 
-def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Make our tables in a new file, or those that an older one lacks."""
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not _tables_in(connection, path):
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for columns in TABLES.items():
-        connection.execute("CREATE TABLE IF NOT EXISTS {} ({})".format(*columns))
+    make_tables(connection)
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make our tables in a new file, or those that an older one lacks."""
+    for name, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
 
 def lay_ballast(path: Path) -> None:

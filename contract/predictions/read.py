@@ -246,6 +246,5 @@ def _times(values: Sequence[str] | Sequence[int]) -> pa.TimestampArray:
 def _empty_log() -> sqlite3.Connection:
     """Stand in for a file that a server is about to make its tables in."""
     connection = sqlite3.connect(":memory:")
-    for statement in file.SCHEMA:
-        connection.execute(statement)
+    file.make_tables(connection)
     return connection
