@@ -222,9 +222,12 @@ class Outbox:
     def _prune(self, before: str, limit: int) -> Iterator[int]:
         with self._log() as log:
             if log is not None:
-                delivered = None if self._target is None else self._cursors
-                yield from prune(log, delivered, before, limit)
-                checkpoint(self.path, "PASSIVE")  # which cuts the file
+                delivered, n_rows = None if self._target is None else self._cursors, 0
+                for n in prune(log, delivered, before, limit):
+                    n_rows += n
+                    yield n
+                if n_rows:
+                    checkpoint(self.path, "PASSIVE")  # which cuts the file
 
 
 def lag_of(path: Path, target: str) -> tuple[Lag, str]:
